@@ -1,0 +1,21 @@
+"""What goes wrong in a way that the user can mend. The command line turns each into one line and an exit code."""
+
+
+class CM2Error(Exception):
+    """Base of all errors that name a remedy; `exit_code` is what the command line returns."""
+
+    exit_code = 1
+
+
+class ConfigError(CM2Error):
+    """The command line or the config is wrong."""
+
+    exit_code = 2
+
+
+class DataError(CM2Error):
+    """A manifest, a table or a data file is wrong."""
+
+
+class CheckpointError(CM2Error):
+    """A run folder or a checkpoint is wrong."""

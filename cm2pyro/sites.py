@@ -1,0 +1,16 @@
+"""Names of every Pyro site and plate, in one place."""
+
+PLATE = "data"  # one row per sample of the minibatch
+DRAWS = "draws"  # completions of the missing latents that share one draw of the observed ones
+
+WEIGHTS = "weights"  # (T,) joint component weights
+LOCS = "locs"  # (M, K, D)
+SCALES = "scales"  # (M, K, D)
+COPULA = "copula"  # the copula family's own parameter
+
+OUTCOME = "outcome"
+
+
+def latent(modality: str) -> str:
+    """Name of the latent site of a modality."""
+    return f"z_{modality}"
