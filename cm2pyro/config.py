@@ -1,0 +1,262 @@
+"""What a fit is told: validated, frozen, readable and writable as a file."""
+
+import difflib
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from cm2pyro.errors import ConfigError
+from cm2pyro.files import write_text
+from cm2pyro.registry import describe, nearest
+
+Positive = Annotated[float, Field(gt=0)]
+PositiveInt = Annotated[int, Field(gt=0)]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+
+
+class Section(BaseModel):
+    """A part of the config: frozen, unknown keys refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Open(BaseModel):
+    """A part of the config whose further keys are options of the entry that it names, checked by that entry's registry."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The keys that belong to the named entry."""
+        return dict(self.__pydantic_extra__ or {})
+
+
+class Task(Section):
+    """What is predicted."""
+
+    type: Literal["binary", "multiclass", "multilabel", "regression"] = "binary"
+    label: str = "label"
+    labels: list[str] | None = None
+    classes: Annotated[list[str], Field(min_length=2)] | None = None  # multiclass; by default those found in training
+
+
+class Modality(Open):
+    """One modality: where it lives and what encodes it. Further keys are the encoder's options.
+
+    A modality lives in a manifest column (`column`, by default its own name), in several numeric manifest columns
+    (`columns`), or in one table for all samples (`table`).
+    """
+
+    kind: Literal["timeseries", "image", "text", "tabular", "embedding"]
+    encoder: str
+    column: str | None = None
+    table: str | None = None
+    columns: Annotated[list[str], Field(min_length=1)] | None = None
+    hours: Positive = 48.0  # timeseries: length of the window
+    bin_hours: Positive = 2.0  # timeseries: width of a bin
+
+    @model_validator(mode="after")
+    def _one_place(self) -> "Modality":
+        if self.column is not None and self.table is not None:
+            raise ValueError("column and table both say where the modality lives; keep one")
+        return self
+
+
+class Latent(Section):
+    dim: PositiveInt = 32
+
+
+class CopulaPrior(Section):
+    family: str = "gaussian"
+    tied: bool = False  # one copula for all latent dimensions
+    update: Literal["joint"] = "joint"
+
+
+class MixturePrior(Section):
+    components: PositiveInt = 3
+    coupling: Literal["shared", "full"] = "shared"
+    scale_floor: Positive = 0.1  # smallest component sd; latents from encoders would shrink without it
+    copula: CopulaPrior = CopulaPrior()
+
+
+class SitePrior(Open):
+    """A prior: the name of a Pyro distribution and its arguments."""
+
+    dist: str
+
+
+class Priors(Section):
+    weights: SitePrior = SitePrior(dist="Dirichlet", concentration=1.0)  # type: ignore[call-arg]
+    locs: SitePrior = SitePrior(dist="Normal", loc=0.0, scale=2.0)  # type: ignore[call-arg]
+    scales: SitePrior = SitePrior(dist="LogNormal", loc=0.0, scale=1.0)  # type: ignore[call-arg]
+    copula: SitePrior | None = None  # None: the family's own default
+
+
+class Guide(Section):
+    local: Literal["normal", "delta"] = "normal"
+    missing: Literal["conditional", "marginal", "mean", "zero"] = "conditional"
+    globals: Literal["delta", "normal"] = "delta"
+
+
+class Fusion(Open):
+    kind: str = "lstm"
+
+
+class Missingness(Section):
+    model: Literal["ignorable"] = "ignorable"
+
+
+class Fit(Section):
+    epochs: PositiveInt = 50
+    batch_size: PositiveInt = 64
+    lr: Positive = 1e-3
+    schedule: Literal["constant", "cosine"] = "constant"
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0  # on matrices of encoders and fusion
+    l1: Annotated[float, Field(ge=0)] = 0.0  # on the first layers of encoders that name one
+    clip: Positive = 10.0  # largest gradient norm
+    ema: Fraction = 0.0  # decay of the exponential average of the weights; 0: off
+    beta: Annotated[float, Field(gt=0, le=1)] = 1e-3  # weight of the KL
+    modality_dropout: Fraction = 0.0  # chance that an observed modality is hidden from a training row
+    auxiliary: Annotated[float, Field(ge=0)] = 0.0  # weight of an outcome head per modality, training only
+    restarts: PositiveInt = 3  # starts of the mixture that is fitted to the pilot latents
+    warmup: Annotated[int, Field(ge=0)] = 0  # epochs before the mixture is started on the latents learned so far
+    patience: PositiveInt = 10
+    seed: int = 0
+
+
+class Config(Section):
+    """Everything that a fit is told."""
+
+    task: Task = Task()
+    modalities: Annotated[dict[str, Modality], Field(min_length=1)]
+    latent: Latent = Latent()
+    prior: MixturePrior = MixturePrior()
+    priors: Priors = Priors()
+    guide: Guide = Guide()
+    fusion: Fusion = Fusion()
+    missingness: Missingness = Missingness()
+    fit: Fit = Fit()
+
+    @model_validator(mode="after")
+    def _names(self) -> "Config":
+        for name in self.modalities:
+            if not name.isidentifier():
+                raise ValueError(f"modalities: '{name}' is not a name; use letters, digits and underscores")
+        return self
+
+    @classmethod
+    def from_dict(cls, raw: Any, where: str = "config") -> "Config":
+        """Check a config that was read from `where`. Raises ConfigError, one line."""
+        if not isinstance(raw, dict):
+            raise ConfigError(f"{where}: expected a mapping with the keys {', '.join(cls.model_fields)}; found {type(raw).__name__}")
+        _refuse_unknown(cls, raw, where)
+        try:
+            return cls.model_validate(raw)
+        except ValidationError as error:
+            raise ConfigError(f"{where}: {describe(error)}") from error
+
+    @classmethod
+    def from_file(cls, path: str | Path, overrides: tuple[str, ...] = ()) -> "Config":
+        """Read a YAML file and apply overrides of the form `a.b=c`. Raises ConfigError, one line."""
+        raw = read_yaml(path)
+        for override in overrides:
+            apply_override(raw, override)
+        return cls.from_dict(raw, str(path))
+
+    def to_dict(self) -> dict[str, Any]:
+        return self.model_dump(mode="json", exclude_none=True)
+
+    def to_file(self, path: str | Path) -> None:
+        """Write the resolved config, defaults included, atomically."""
+        write_text(path, yaml.safe_dump(self.to_dict(), sort_keys=False))
+
+
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """A YAML mapping. Raises ConfigError: not readable, not YAML, aliases, not a mapping."""
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not UTF-8 text"
+        raise ConfigError(f"{path}: cannot be read ({reason}); name a YAML file") from error
+    try:
+        # Aliases are refused: a few lines of them can unfold into gigabytes.
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=yaml.SafeLoader)):
+            raise ConfigError(f"{path}: YAML aliases (*name) are not allowed; write the value out")
+        raw = yaml.load(text, Loader=_Loader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or "cannot be parsed"
+        raise ConfigError(f"{path}{line}: not valid YAML ({problem}); mend the file") from error
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{path}: expected a mapping with the keys {', '.join(Config.model_fields)}; found {type(raw).__name__}")
+    return raw
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.2 numbers (1e-3 is one), and duplicate keys refused."""
+
+
+def _mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[Any, Any]:
+    seen = set()
+    for key, _ in node.value:
+        if key.value in seen:
+            raise yaml.constructor.ConstructorError(None, None, f"key '{key.value}' stands twice", key.start_mark)
+        seen.add(key.value)
+    return loader.construct_mapping(node, deep=True)
+
+
+def _float(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> float:
+    return float(loader.construct_scalar(node).replace("_", ""))
+
+
+_Loader.add_constructor("tag:yaml.org,2002:map", _mapping)
+_Loader.add_implicit_resolver("!exponent", re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789"))
+_Loader.add_constructor("!exponent", _float)
+
+
+def apply_override(raw: dict[str, Any], override: str) -> None:
+    """Set a key given as `a.b=c`; c is read as YAML. Raises ConfigError if it is not of that form."""
+    key, sign, value = override.partition("=")
+    parts = key.strip().split(".")
+    if not sign or not all(parts):
+        raise ConfigError(f"--set {override}: expected key=value such as fit.epochs=10")
+    place: Any = raw
+    for part in parts[:-1]:
+        place = place.setdefault(part, {}) if isinstance(place, dict) else None
+        if not isinstance(place, dict):
+            raise ConfigError(f"--set {override}: '{part}' is not a section of the config; name a key such as fit.epochs")
+    try:
+        place[parts[-1]] = yaml.load(value, Loader=_Loader)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {override}: '{value}' is not a YAML value; quote it") from error
+
+
+def _refuse_unknown(model: type[BaseModel], raw: Any, where: str, prefix: str = "") -> None:
+    """Refuse keys that no section knows, naming the nearest known one (also when it belongs to another section)."""
+    if not isinstance(raw, dict) or model.model_config.get("extra") == "allow":
+        return
+    for key, value in raw.items():
+        field = model.model_fields.get(str(key))
+        if field is None:
+            full = f"{prefix}{key}"
+            close = difflib.get_close_matches(str(key), [p.rsplit(".", 1)[-1] for p in _paths(Config)], n=1, cutoff=0.8)
+            elsewhere = [p for p in _paths(Config) if close and p.rsplit(".", 1)[-1] == close[0]]
+            if elsewhere and str(key) not in model.model_fields and close[0] not in model.model_fields:
+                raise ConfigError(f"{where}: unknown key '{full}'; did you mean '{elsewhere[0]}'? remove or rename it")
+            raise ConfigError(f"{where}: unknown key '{full}'; {nearest(str(key), model.model_fields)}")
+        inner = field.annotation
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            _refuse_unknown(inner, value, where, f"{prefix}{key}.")
+
+
+def _paths(model: type[BaseModel], prefix: str = "") -> list[str]:
+    paths = []
+    for name, field in model.model_fields.items():
+        paths.append(prefix + name)
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            paths += _paths(field.annotation, f"{prefix}{name}.")
+    return paths

@@ -1,0 +1,294 @@
+"""How good predictions are: discrimination, calibration and their uncertainty over subjects, whole and per missingness pattern."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import ndtri
+
+from cm2pyro.errors import DataError
+
+Array = NDArray[Any]
+
+CLIP = 1e-7
+"""Log-loss takes probabilities as no closer than this to 0 and 1, so that one sure and wrong prediction costs 16.1 and not infinity."""
+
+_INTERVAL = (0.025, 0.975)
+_BLOCK = 2**20  # weights held at once, resamples x rows: 8 MiB, which stays near the cache
+
+
+def evaluate(
+    labels: ArrayLike,
+    probabilities: ArrayLike,
+    subjects: ArrayLike,
+    observed: ArrayLike,
+    names: Sequence[str],
+    bootstrap: int = 1000,
+    seed: int = 0,
+    patterns: bool = False,
+) -> dict[str, Any]:
+    """Metrics of binary or multiclass predictions, with 95% percentile bootstrap intervals over subjects.
+
+    A resample draws as many subjects as there are, with replacement, each with all its rows. AUROC and AUPRC are undefined where a class
+    is absent (multiclass: any class, or the mean over classes would mean something else in every resample): such resamples are
+    ignored for these two, and where more than half of them are, no interval is given. Nor is there one for a single subject.
+    Log-loss clips probabilities at 1e-7 (`CLIP`).
+
+    Args:
+        labels: (n,) class index; 0 or 1 where `probabilities` is (n,), else 0 to C - 1.
+        probabilities: (n,) of class 1, or (n, C) with rows that sum to 1.
+        subjects: (n,) subject ids.
+        observed: (n, M) bool, whether the modality was there.
+        names: M modality names.
+        bootstrap: number of resamples; 0 leaves every `low` and `high` None.
+        seed: of the resamples.
+        patterns: add the same per missingness pattern, with its own bootstrap.
+
+    Returns:
+        A dict that JSON can hold, never with a NaN: `n`, `subjects` (how many), `prevalence` (binary) or `class_shares` (a list of C), and
+        `auroc`, `auprc`, `log_loss`, `brier`, `accuracy`, each `{"value", "low", "high"}`, None where undefined. AUPRC is average
+        precision. Multiclass: AUROC and AUPRC are means of one class against the rest, Brier sums over classes (0 to 2). Accuracy predicts
+        class 1 from 0.5 on, or the first of the most probable classes. With `patterns` also `patterns`: observed modalities joined
+        by ";" ("none" if there are none) to such a dict, the most frequent first.
+
+    Raises:
+        DataError: no rows, lengths that differ, a label or a probability outside its range, an empty subject id.
+    """
+    if bootstrap < 0:
+        raise DataError(f"bootstrap: is {bootstrap}; 0 or a positive number of resamples is expected")
+    y, p = check_outcomes(labels, probabilities)
+    codes = _subject_codes(subjects, len(y))
+    result = _evaluate(y, p, codes, bootstrap, seed)
+    if patterns:
+        keys = pattern_keys(observed, names, len(y))
+        found, counts = np.unique(keys, return_counts=True)
+        result["patterns"] = {
+            # The same seed for each: a pattern's interval then does not depend on which others there are.
+            str(found[i]): _evaluate(y[keys == found[i]], p[keys == found[i]], codes[keys == found[i]], bootstrap, seed)
+            for i in np.argsort(-counts, kind="stable")
+        }
+    return result
+
+
+def reliability(labels: ArrayLike, probabilities: ArrayLike, bins: int = 10) -> dict[str, list[float]]:
+    """Predicted against observed frequency in bins of equal count.
+
+    Equal predictions share a bin, whatever the order of the rows; so with many ties bins differ in size, and there may be fewer.
+
+    Args:
+        labels: (n,) 0 or 1.
+        probabilities: (n,) of label 1.
+        bins: how many at most.
+
+    Returns:
+        `predicted` (mean), `observed`, `low`, `high` (95% Wilson interval of `observed`, which takes rows as independent) and `n`:
+        lists of equal length, by increasing `predicted`.
+
+    Raises:
+        DataError: no rows, lengths that differ, a label or a probability outside its range, no bins.
+    """
+    if bins < 1:
+        raise DataError(f"bins: is {bins}; at least 1 is expected")
+    y, p = check_outcomes(labels, probabilities)
+    if p.ndim != 1:
+        raise DataError(f"probabilities: shape is {p.shape}; a reliability curve needs one column, such as that of the predicted class")
+    _, group, counts = np.unique(p, return_inverse=True, return_counts=True)
+    # A group of ties goes to the bin of its middle rank; integers, so that no rounding moves a row.
+    bin_of_group = bins * (2 * np.cumsum(counts) - counts) // (2 * len(p))
+    _, index = np.unique(bin_of_group[group], return_inverse=True)
+    n = np.bincount(index)
+    hits = np.bincount(index, weights=y)
+    low, high = wilson(hits, n)
+    return {
+        "predicted": (np.bincount(index, weights=p) / n).tolist(),
+        "observed": (hits / n).tolist(),
+        "low": low.tolist(),
+        "high": high.tolist(),
+        "n": n.tolist(),
+    }
+
+
+def wilson(hits: ArrayLike, n: ArrayLike) -> tuple[Array, Array]:
+    """Wilson's 95% interval (low, high) of a share, for `hits` out of `n` >= 1 independent rows; arrays broadcast."""
+    n = np.asarray(n, dtype=float)
+    share = np.asarray(hits, dtype=float) / n
+    z = ndtri(_INTERVAL[1])
+    centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z / (1 + z**2 / n) * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
+    # No hits give exactly 0 and all give exactly 1, which rounding misses.
+    return np.where(share == 0, 0.0, centre - half), np.where(share == 1, 1.0, centre + half)
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Rows sorted once by falling score, ready for rank metrics under many weightings.
+
+    Attributes:
+        order: (n,) row indices by falling score.
+        positive: (n,) 1.0 where the row at that place is positive, else 0.0.
+        starts: (G,) the places where groups of equal scores begin.
+    """
+
+    order: Array
+    positive: Array
+    starts: Array
+
+    @classmethod
+    def of(cls, positive: Array, scores: Array) -> "Ranking":
+        """Rank rows with `positive` (n,) bool by `scores` (n,) finite."""
+        order = np.argsort(-scores, kind="stable")
+        falling = scores[order]
+        return cls(order, positive[order].astype(float), np.flatnonzero(np.r_[True, falling[1:] != falling[:-1]]))
+
+    def metrics(self, weights: Array) -> tuple[Array, Array]:
+        """AUROC and average precision, ties taken exactly.
+
+        Args:
+            weights: (B, n) non-negative row weights, in the order of the rows before ranking.
+
+        Returns:
+            auroc: (B,), auprc: (B,); both NaN where positives or negatives have no weight.
+        """
+        every = weights[:, self.order]
+        positive = every * self.positive
+        if len(self.starts) < len(self.order):
+            every = np.add.reduceat(every, self.starts, axis=1)
+            positive = np.add.reduceat(positive, self.starts, axis=1)
+        hits = np.cumsum(positive, axis=1)
+        taken = np.cumsum(every, axis=1)
+        negative = every - positive
+        positives, negatives = positive.sum(axis=1), negative.sum(axis=1)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            # A negative is beaten by the positives above it and by half of those it ties with.
+            auroc = np.einsum("bg,bg->b", negative, hits - positive / 2) / (positives * negatives)
+            # Groups above the first weight are 0 / 0 and hold no positives.
+            precision = np.divide(hits, taken, out=np.zeros_like(hits), where=taken > 0)
+            auprc = np.einsum("bg,bg->b", positive, precision) / positives
+        undefined = (positives == 0) | (negatives == 0)
+        return np.where(undefined, np.nan, auroc), np.where(undefined, np.nan, auprc)
+
+
+def check_outcomes(labels: ArrayLike, probabilities: ArrayLike) -> tuple[Array, Array]:
+    """Labels as (n,) int and probabilities as (n,) or (n, C) float64 in 0..1; `DataError` where they cannot be that."""
+    y, p = np.asarray(labels), np.asarray(probabilities, dtype=float)
+    if y.ndim != 1 or p.ndim not in (1, 2) or len(y) != len(p) or (p.ndim == 2 and p.shape[1] < 2):
+        raise DataError(f"labels and probabilities: shapes are {y.shape} and {p.shape}; (n,) with (n,) or (n, C) is expected")
+    if len(y) == 0:
+        raise DataError("labels: there are no rows; at least one labelled row is needed")
+    classes = 2 if p.ndim == 1 else p.shape[1]
+    bad = np.flatnonzero(~np.isin(y, np.arange(classes)))
+    if len(bad):
+        raise DataError(
+            f"labels: row {bad[0]} is {y[bad[0]].item()!r}; an integer from 0 to {classes - 1} is expected; leave such rows out"
+        )
+    # Single precision overshoots 1 by its rounding, which is nobody's error.
+    bad = np.flatnonzero(~((p >= -1e-6) & (p <= 1 + 1e-6)).reshape(len(p), -1).all(axis=1))
+    if len(bad):
+        raise DataError(f"probabilities: row {bad[0]} is {p[bad[0]].tolist()}; numbers from 0 to 1 are expected")
+    if p.ndim == 2:
+        total = p.sum(axis=1)
+        bad = np.flatnonzero(np.abs(total - 1) > 1e-3)
+        if len(bad):
+            raise DataError(f"probabilities: row {bad[0]} sums to {total[bad[0]]:.6g}; 1 is expected; pass probabilities, not scores")
+    return y.astype(np.int64), np.clip(p, 0.0, 1.0)
+
+
+def pattern_keys(observed: ArrayLike, names: Sequence[str], n: int) -> Array:
+    """(n,) str: each row's observed modalities joined by ";", "none" where there are none.
+
+    Args:
+        observed: (n, M) bool.
+        names: M modality names, without ";" and none of them "none".
+        n: number of rows expected.
+
+    Raises:
+        DataError: a shape that does not fit, or a name that would make two patterns look the same.
+    """
+    seen = np.asarray(observed)
+    if seen.shape != (n, len(names)) or seen.dtype != bool:
+        raise DataError(f"observed: is {seen.dtype} of shape {seen.shape}; bool of shape {(n, len(names))} (rows, modalities) is expected")
+    for name in names:
+        if name == "none" or ";" in name or list(names).count(name) > 1:
+            raise DataError(f"names: {name!r} cannot name a modality in a pattern; use distinct names, without ';' and other than 'none'")
+    kinds, index = np.unique(seen, axis=0, return_inverse=True)
+    keys = np.array([";".join(name for name, there in zip(names, kind, strict=True) if there) or "none" for kind in kinds])
+    return keys[index.reshape(-1)]
+
+
+def predicted_class(probabilities: Array) -> Array:
+    """(n,) int: class 1 from 0.5 on for (n,), the first of the most probable for (n, C)."""
+    return (probabilities >= 0.5).astype(np.int64) if probabilities.ndim == 1 else probabilities.argmax(axis=1)
+
+
+def _subject_codes(subjects: ArrayLike, n: int) -> Array:
+    """(n,) int: subjects numbered by name, so that the order of rows changes no interval."""
+    ids = np.asarray(subjects, dtype=object)
+    if ids.shape != (n,):
+        raise DataError(f"subjects: shape is {ids.shape}; ({n},), one id a row, is expected")
+    # A NaN is the only value that differs from itself.
+    bad = next((row for row, name in enumerate(ids) if name is None or name != name or name == ""), None)
+    if bad is not None:
+        raise DataError(f"subjects: row {bad} has no id; fill subject_id, for instance with the sample_id")
+    return np.unique(ids.astype(str), return_inverse=True)[1].reshape(-1)
+
+
+def _evaluate(y: Array, p: Array, codes: Array, bootstrap: int, seed: int) -> dict[str, Any]:
+    """`evaluate` without checks and patterns; `codes` (n,) int, any numbers."""
+    codes = np.unique(codes, return_inverse=True)[1].reshape(-1)
+    n, subjects = len(y), int(codes.max()) + 1
+    if p.ndim == 1:
+        rankings = [Ranking.of(y == 1, p)]
+        likelihood = np.where(y == 1, p, 1 - p)
+        squares = (p - y) ** 2
+        shares: dict[str, Any] = {"prevalence": float(y.mean())}
+    else:
+        hot = y[:, None] == np.arange(p.shape[1])
+        rankings = [Ranking.of(hot[:, c], p[:, c]) for c in range(p.shape[1])]
+        likelihood = p[np.arange(n), y]
+        squares = ((p - hot) ** 2).sum(axis=1)
+        shares = {"class_shares": hot.mean(axis=0).tolist()}
+    means = np.column_stack([-np.log(np.clip(likelihood, CLIP, 1 - CLIP)), squares, predicted_class(p) == y, np.ones(n)])
+    # Means need only each subject's sums, ranks need every row.
+    sums = np.column_stack([np.bincount(codes, weights=column) for column in means.T])
+
+    def under(counts: Array) -> Array:
+        """(B, 5) metrics where subject s counts `counts` (B, S) times."""
+        totals = counts @ sums
+        ranks = np.mean([ranking.metrics(counts[:, codes]) for ranking in rankings], axis=0)
+        return np.column_stack([*ranks, totals[:, :3] / totals[:, 3:]])
+
+    value = under(np.ones((1, subjects)))[0]
+    low = high = np.full(len(value), np.nan)
+    if bootstrap and subjects > 1:
+        rng = np.random.default_rng(seed)
+        size = max(1, _BLOCK // n)
+        blocks = [min(size, bootstrap - start) for start in range(0, bootstrap, size)]
+        low, high = _percentiles(np.concatenate([under(_draw(rng, block, subjects)) for block in blocks]))
+        low, high = (np.where(np.isnan(value), np.nan, bound) for bound in (low, high))
+    metrics = {
+        name: {"value": _or_none(value[i]), "low": _or_none(low[i]), "high": _or_none(high[i])}
+        for i, name in enumerate(("auroc", "auprc", "log_loss", "brier", "accuracy"))
+    }
+    return {"n": n, "subjects": subjects, **shares, **metrics}
+
+
+def _draw(rng: np.random.Generator, resamples: int, subjects: int) -> Array:
+    """(resamples, subjects) float: how often each subject is drawn, with replacement."""
+    drawn = rng.integers(subjects, size=(resamples, subjects)) + subjects * np.arange(resamples)[:, None]
+    return np.bincount(drawn.reshape(-1), minlength=resamples * subjects).reshape(resamples, subjects).astype(float)
+
+
+def _percentiles(draws: Array) -> tuple[Array, Array]:
+    """(low, high), each (metrics,), of `draws` (B, metrics) without their NaN; NaN where more than half are."""
+    bounds = np.full((2, draws.shape[1]), np.nan)
+    for i, column in enumerate(draws.T):
+        usable = column[~np.isnan(column)]
+        if 2 * len(usable) >= len(column):
+            bounds[:, i] = np.quantile(usable, _INTERVAL)
+    return bounds[0], bounds[1]
+
+
+def _or_none(number: float) -> float | None:
+    return None if np.isnan(number) else float(number)

@@ -1,0 +1,148 @@
+"""Pictures of how predictions hold up, drawn without pyplot, so that no window opens and no global figure stays behind."""
+
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import ArrayLike
+
+from cm2pyro.diagnostics.metrics import Array, check_outcomes, pattern_keys, predicted_class, reliability, wilson
+from cm2pyro.files import atomic
+
+PATTERNS = 12
+"""Rows of the pattern panel; where there are more patterns, the last row lumps the rare ones."""
+
+_SIZE, _DPI = (12.0, 5.0), 100  # inches and dots an inch: 1200 x 500 px
+_BLUE, _ORANGE, _GREY = "#0072B2", "#D55E00", "#6E6E6E"  # of Okabe and Ito, told apart with any colour vision
+_LABEL_WIDTH = 26
+
+
+def reliability_and_patterns(
+    labels: ArrayLike, probabilities: ArrayLike, observed: ArrayLike, names: Sequence[str], path: str | Path, title: str
+) -> None:
+    """Write one PNG, 1200 x 500 px: the reliability diagram, and accuracy per missingness pattern.
+
+    Left, ten bins of equal count with 95% Wilson intervals and a histogram of the predictions; for multiclass the confidence of the
+    predicted class against its accuracy. Right, accuracy (binary: class 1 from 0.5 on) with 95% Wilson intervals per pattern, the most
+    frequent on top, beside what always naming the pattern's commonest class would reach. Both intervals take rows as independent;
+    `evaluate` has those over subjects.
+
+    Args:
+        labels: (n,) class index.
+        probabilities: (n,) of class 1, or (n, C) with rows that sum to 1.
+        observed: (n, M) bool.
+        names: M modality names.
+        path: of the PNG; replaced if it exists.
+        title: above both panels, one line.
+
+    Raises:
+        DataError: arrays that do not fit (see `evaluate`), or a path that cannot be written.
+    """
+    y, p = check_outcomes(labels, probabilities)
+    keys = pattern_keys(observed, names, len(y))
+    figure = Figure(figsize=_SIZE, dpi=_DPI, layout="constrained", facecolor="white")
+    figure.get_layout_engine().set(w_pad=0.12, h_pad=0.06)  # type: ignore[union-attr]
+    figure.suptitle(_cut(" ".join(title.split()), 110), fontsize=13, parse_math=False)
+    left, right = figure.subfigures(1, 2, width_ratios=(1, 1.15))
+    curve, histogram = left.subplots(2, 1, sharex=True, height_ratios=(4, 1))
+    _reliability(curve, histogram, y, p)
+    _patterns(right.subplots(), y, predicted_class(p), keys, names)
+    with atomic(path) as temporary:
+        # The canvas and not savefig, whose size and margins a user's matplotlibrc can change.
+        FigureCanvasAgg(figure).print_png(str(temporary))
+
+
+def _reliability(curve: Axes, histogram: Axes, y: Array, p: Array) -> None:
+    """Draw the diagram in `curve` and the predictions under it."""
+    if p.ndim == 1:
+        hit, sure, x_label, y_label = y, p, "predicted probability", "observed frequency"
+    else:
+        hit, sure, x_label, y_label = predicted_class(p) == y, p.max(axis=1), "confidence of the predicted class", "accuracy"
+    bins = {key: np.array(column) for key, column in reliability(hit, sure).items()}
+    # A rare outcome would fill a corner: show what there is, but cut nothing off.
+    limit = max(0.2, np.ceil(10 * max(sure.max(), bins["high"].max())) / 10)
+    curve.plot([0, limit], [0, limit], color=_GREY, linewidth=1, linestyle="--", label="perfect calibration")
+    lengths = np.maximum(0, [bins["observed"] - bins["low"], bins["high"] - bins["observed"]])
+    curve.errorbar(
+        bins["predicted"],
+        bins["observed"],
+        yerr=lengths,
+        color=_BLUE,
+        marker="o",
+        markersize=5,
+        linewidth=1,
+        elinewidth=1.5,
+        capsize=2.5,
+        label="bins of equal count, 95% interval",
+    )
+    curve.set(ylabel=y_label, xlim=(-0.02 * limit, 1.02 * limit), ylim=(-0.02 * limit, 1.04 * limit))
+    curve.set_title("Reliability", fontsize=11, loc="left")
+    curve.legend(loc="lower center", bbox_to_anchor=(0.6, 1.0), ncols=2, fontsize=8, frameon=False, borderaxespad=0.2)
+    curve.tick_params(labelbottom=False)
+    histogram.hist(sure, bins=np.linspace(0, limit, 41).tolist(), color=_BLUE, alpha=0.7)
+    histogram.set(xlabel=x_label, ylabel="rows")
+    histogram.yaxis.set_major_locator(MaxNLocator(2, integer=True))
+    for axes in (curve, histogram):
+        _plain(axes)
+        axes.grid(alpha=0.25)
+
+
+def _patterns(axes: Axes, y: Array, predicted: Array, keys: Array, names: Sequence[str]) -> None:
+    """Draw accuracy per pattern, the most frequent on top."""
+    found, group, counts = np.unique(keys, return_inverse=True, return_counts=True)
+    order = np.argsort(-counts, kind="stable")
+    texts = [_pattern_text(str(found[i]), names) for i in order]
+    place = np.argsort(order)[group.reshape(-1)]
+    if len(texts) > PATTERNS:
+        texts = [*texts[: PATTERNS - 1], f"other ({len(texts) - PATTERNS + 1} patterns)"]
+        place = np.minimum(place, PATTERNS - 1)
+    rows = np.arange(len(texts))
+    n = np.bincount(place)
+    hits = np.bincount(place, weights=predicted == y)
+    commonest = np.array([np.bincount(y[place == row]).max() for row in rows]) / n
+    low, high = wilson(hits, n)
+    axes.scatter(commonest, rows, marker="|", s=170, linewidths=2, color=_GREY, label="always the commonest class")
+    axes.hlines(rows, low, high, color=_ORANGE, linewidth=2)
+    axes.plot(hits / n, rows, "o", color=_ORANGE, markersize=6, label="accuracy, 95% interval")
+    for row in rows:
+        axes.text(1.02, row, f"{n[row]:,}", transform=axes.get_yaxis_transform(), va="center", ha="left", fontsize=9)
+    axes.text(1.02, 1.01, "n", transform=axes.transAxes, va="bottom", ha="left", fontsize=9)
+    axes.set(xlim=(-0.02, 1.02), xlabel="accuracy")
+    # A few patterns would else stand a hand's breadth apart; room for six keeps them together at the top.
+    axes.set_ylim(max(len(rows), 6) - 0.4, -0.6)
+    axes.set_yticks(rows, texts, fontsize=9 if len(rows) <= 8 else 8, parse_math=False)
+    axes.set_title("Missingness patterns", fontsize=11, loc="left")
+    handles, texts_ = axes.get_legend_handles_labels()
+    axes.legend(
+        handles[::-1], texts_[::-1], loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=2, fontsize=8, frameon=False, borderaxespad=0.2
+    )
+    axes.grid(axis="x", alpha=0.25)
+    axes.tick_params(axis="y", length=0)
+    _plain(axes)
+
+
+def _pattern_text(key: str, names: Sequence[str]) -> str:
+    """At most two lines for a key of `pattern_keys`: "series + image", or "all but note" where that list is too long."""
+    if key == "none":
+        return "nothing observed"
+    there = key.split(";")
+    lines = textwrap.wrap(" + ".join(there), _LABEL_WIDTH)
+    if len(lines) > 2:
+        absent = [name for name in names if name not in there]
+        text = "all but " + ", ".join(absent) if absent else f"all {len(names)} modalities"
+        lines = min(lines, textwrap.wrap(text, _LABEL_WIDTH), key=len)
+    return "\n".join([*lines[:1], _cut(" ".join(lines[1:]), _LABEL_WIDTH)]).rstrip()
+
+
+def _cut(text: str, width: int) -> str:
+    return text if len(text) <= width else text[: width - 1].rstrip() + "…"
+
+
+def _plain(axes: Axes) -> None:
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.set_axisbelow(True)
