@@ -20,13 +20,13 @@ Fraction = Annotated[float, Field(ge=0, lt=1)]
 class Section(BaseModel):
     """A part of the config: frozen, unknown keys refused."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Open(BaseModel):
     """A part of the config whose further keys are options of the entry that it names, checked by that entry's registry."""
 
-    model_config = ConfigDict(extra="allow", frozen=True)
+    model_config = ConfigDict(extra="allow", frozen=True, allow_inf_nan=False)
 
     @property
     def options(self) -> dict[str, Any]:
@@ -55,13 +55,17 @@ class Modality(Open):
     column: str | None = None
     table: str | None = None
     columns: Annotated[list[str], Field(min_length=1)] | None = None
-    hours: Positive = 48.0  # timeseries: length of the window
-    bin_hours: Positive = 2.0  # timeseries: width of a bin
+    hours: Positive | None = None  # timeseries: length of the window, 48 if not given
+    bin_hours: Positive | None = None  # timeseries: width of a bin, 2 if not given
 
     @model_validator(mode="after")
     def _one_place(self) -> "Modality":
         if self.column is not None and self.table is not None:
             raise ValueError("column and table both say where the modality lives; keep one")
+        if self.kind != "timeseries" and (self.hours is not None or self.bin_hours is not None):
+            raise ValueError(f"hours and bin_hours belong to kind timeseries, this one is {self.kind}; remove them")
+        if self.columns is not None and self.kind not in ("tabular", "embedding"):
+            raise ValueError(f"columns belongs to kinds tabular and embedding, this one is {self.kind}; remove it")
         return self
 
 
@@ -122,7 +126,6 @@ class Fit(Section):
     modality_dropout: Fraction = 0.0  # chance that an observed modality is hidden from a training row
     auxiliary: Annotated[float, Field(ge=0)] = 0.0  # weight of an outcome head per modality, training only
     restarts: PositiveInt = 3  # starts of the mixture that is fitted to the pilot latents
-    warmup: Annotated[int, Field(ge=0)] = 0  # epochs before the mixture is started on the latents learned so far
     patience: PositiveInt = 10
     seed: int = 0
 

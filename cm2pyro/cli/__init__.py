@@ -1,0 +1,92 @@
+"""The command line: one file a command. Nothing heavy is imported before a command runs."""
+
+import importlib
+import os
+import sys
+import traceback
+from typing import Any
+
+import click
+
+# command -> module with a click command of that name
+_COMMANDS = {
+    "simulate": "cm2pyro.cli.simulate",
+    "prepare": "cm2pyro.cli.prepare",
+    "data": "cm2pyro.cli.data",
+    "fit": "cm2pyro.cli.fit",
+    "predict": "cm2pyro.cli.predict",
+    "evaluate": "cm2pyro.cli.evaluate",
+}
+
+
+class _Commands(click.Group):
+    """Imports a command's module when the command is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in _COMMANDS:
+            return None
+        command: click.Command = getattr(importlib.import_module(_COMMANDS[name]), name)
+        return command
+
+
+def _version() -> str:
+    from cm2pyro import __version__
+
+    return __version__
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]}, epilog="Add --debug to any command for a traceback.")
+@click.version_option(_version(), prog_name="cm2pyro")
+def cm2pyro() -> None:
+    """Learn from patients whose data comes in several forms, some of them missing."""
+
+
+def main(arguments: list[str] | None = None) -> Any:
+    """Run a command. Every refusal is one line on stderr; exit code 2 for command line and config, 1 for data and files."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in arguments
+    arguments = [argument for argument in arguments if argument != "--debug"]
+    try:
+        cm2pyro.main(arguments, prog_name="cm2pyro", standalone_mode=False)
+        code = 0
+    except click.exceptions.Exit as stop:
+        code = stop.exit_code
+    except click.ClickException as error:
+        code = _refuse(_one_line(error), 2, debug)
+    except (click.Abort, KeyboardInterrupt):
+        code = _refuse("stopped; a fit goes on with --resume", 130, debug)
+    except BrokenPipeError:
+        # The reader of our output went away, as `head` does.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 1
+    except Exception as error:
+        code = _refuse(*_explain(error), debug)
+    sys.exit(code)
+
+
+def _one_line(error: click.ClickException) -> str:
+    message = " ".join(error.format_message().split())
+    context = getattr(error, "ctx", None)
+    return f"{message} See '{context.command_path} --help'." if context is not None else message
+
+
+def _explain(error: Exception) -> tuple[str, int]:
+    from cm2pyro.errors import CM2Error
+
+    if isinstance(error, CM2Error):
+        return " ".join(str(error).split()), error.exit_code
+    if isinstance(error, OSError):
+        where = f"{error.filename}: " if error.filename else ""
+        return f"{where}{error.strerror or error}", 1
+    detail = " ".join(str(error).split())[:200]
+    return f"unexpected {type(error).__name__}: {detail}; this is a fault of cm2pyro, add --debug to see where", 1
+
+
+def _refuse(message: str, code: int, debug: bool) -> int:
+    if debug:
+        traceback.print_exc()
+    click.echo(f"error: {message}", err=True)
+    return code

@@ -172,7 +172,10 @@ class Ranking:
 
 def check_outcomes(labels: ArrayLike, probabilities: ArrayLike) -> tuple[Array, Array]:
     """Labels as (n,) int and probabilities as (n,) or (n, C) float64 in 0..1; `DataError` where they cannot be that."""
-    y, p = np.asarray(labels), np.asarray(probabilities, dtype=float)
+    try:
+        y, p = np.asarray(labels, dtype=float), np.asarray(probabilities, dtype=float)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"labels and probabilities: not numbers ({error}); class indices and numbers from 0 to 1 are expected") from error
     if y.ndim != 1 or p.ndim not in (1, 2) or len(y) != len(p) or (p.ndim == 2 and p.shape[1] < 2):
         raise DataError(f"labels and probabilities: shapes are {y.shape} and {p.shape}; (n,) with (n,) or (n, C) is expected")
     if len(y) == 0:
@@ -180,9 +183,7 @@ def check_outcomes(labels: ArrayLike, probabilities: ArrayLike) -> tuple[Array, 
     classes = 2 if p.ndim == 1 else p.shape[1]
     bad = np.flatnonzero(~np.isin(y, np.arange(classes)))
     if len(bad):
-        raise DataError(
-            f"labels: row {bad[0]} is {y[bad[0]].item()!r}; an integer from 0 to {classes - 1} is expected; leave such rows out"
-        )
+        raise DataError(f"labels: row {bad[0]} is {y[bad[0]]:g}; an integer from 0 to {classes - 1} is expected; leave such rows out")
     # Single precision overshoots 1 by its rounding, which is nobody's error.
     bad = np.flatnonzero(~((p >= -1e-6) & (p <= 1 + 1e-6)).reshape(len(p), -1).all(axis=1))
     if len(bad):

@@ -3,11 +3,13 @@
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
 
@@ -19,7 +21,8 @@ PATTERNS = 12
 
 _SIZE, _DPI = (12.0, 5.0), 100  # inches and dots an inch: 1200 x 500 px
 _BLUE, _ORANGE, _GREY = "#0072B2", "#D55E00", "#6E6E6E"  # of Okabe and Ito, told apart with any colour vision
-_LABEL_WIDTH = 26
+_LABEL_WIDTH = 32
+_LIMITS = (0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8)
 
 
 def reliability_and_patterns(
@@ -27,10 +30,10 @@ def reliability_and_patterns(
 ) -> None:
     """Write one PNG, 1200 x 500 px: the reliability diagram, and accuracy per missingness pattern.
 
-    Left, ten bins of equal count with 95% Wilson intervals and a histogram of the predictions; for multiclass the confidence of the
-    predicted class against its accuracy. Right, accuracy (binary: class 1 from 0.5 on) with 95% Wilson intervals per pattern, the most
-    frequent on top, beside what always naming the pattern's commonest class would reach. Both intervals take rows as independent;
-    `evaluate` has those over subjects.
+    Left, ten bins of equal count (fewer below 100 rows) with 95% Wilson intervals and a histogram of the predictions; for multiclass
+    the confidence of the predicted class against its accuracy. Right, accuracy (binary: class 1 from 0.5 on) with 95% Wilson intervals
+    per pattern, the most frequent on top, beside what always naming the pattern's commonest class would reach. Both intervals take
+    rows as independent; `evaluate` has those over subjects.
 
     Args:
         labels: (n,) class index.
@@ -45,13 +48,17 @@ def reliability_and_patterns(
     """
     y, p = check_outcomes(labels, probabilities)
     keys = pattern_keys(observed, names, len(y))
-    figure = Figure(figsize=_SIZE, dpi=_DPI, layout="constrained", facecolor="white")
-    figure.get_layout_engine().set(w_pad=0.12, h_pad=0.06)  # type: ignore[union-attr]
+    layout = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.06)
+    figure = Figure(figsize=_SIZE, dpi=_DPI, layout=layout, facecolor="white")
     figure.suptitle(_cut(" ".join(title.split()), 110), fontsize=13, parse_math=False)
-    left, right = figure.subfigures(1, 2, width_ratios=(1, 1.15))
-    curve, histogram = left.subplots(2, 1, sharex=True, height_ratios=(4, 1))
+    panels: Any = figure.subfigures(1, 2, width_ratios=(1, 1.15))
+    curve, histogram = panels[0].subplots(2, 1, sharex=True, height_ratios=(4, 1))
+    accuracy = panels[1].subplots()
     _reliability(curve, histogram, y, p)
-    _patterns(right.subplots(), y, predicted_class(p), keys, names)
+    _patterns(accuracy, y, predicted_class(p), keys, names)
+    for panel, axes in zip(panels, (curve, accuracy), strict=True):
+        # Below the panel, where no point can lie.
+        panel.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=9, frameon=False)
     with atomic(path) as temporary:
         # The canvas and not savefig, whose size and margins a user's matplotlibrc can change.
         FigureCanvasAgg(figure).print_png(str(temporary))
@@ -63,9 +70,10 @@ def _reliability(curve: Axes, histogram: Axes, y: Array, p: Array) -> None:
         hit, sure, x_label, y_label = y, p, "predicted probability", "observed frequency"
     else:
         hit, sure, x_label, y_label = predicted_class(p) == y, p.max(axis=1), "confidence of the predicted class", "accuracy"
-    bins = {key: np.array(column) for key, column in reliability(hit, sure).items()}
+    bins = {key: np.array(column) for key, column in reliability(hit, sure, bins=int(np.clip(len(y) // 10, 1, 10))).items()}
     # A rare outcome would fill a corner: show what there is, but cut nothing off.
-    limit = max(0.2, np.ceil(10 * max(sure.max(), bins["high"].max())) / 10)
+    top = max(sure.max(), bins["high"].max())
+    limit = next((limit for limit in _LIMITS if top <= limit), 1.0)
     curve.plot([0, limit], [0, limit], color=_GREY, linewidth=1, linestyle="--", label="perfect calibration")
     lengths = np.maximum(0, [bins["observed"] - bins["low"], bins["high"] - bins["observed"]])
     curve.errorbar(
@@ -75,14 +83,13 @@ def _reliability(curve: Axes, histogram: Axes, y: Array, p: Array) -> None:
         color=_BLUE,
         marker="o",
         markersize=5,
-        linewidth=1,
+        linewidth=0.7,
         elinewidth=1.5,
         capsize=2.5,
         label="bins of equal count, 95% interval",
     )
     curve.set(ylabel=y_label, xlim=(-0.02 * limit, 1.02 * limit), ylim=(-0.02 * limit, 1.04 * limit))
     curve.set_title("Reliability", fontsize=11, loc="left")
-    curve.legend(loc="lower center", bbox_to_anchor=(0.6, 1.0), ncols=2, fontsize=8, frameon=False, borderaxespad=0.2)
     curve.tick_params(labelbottom=False)
     histogram.hist(sure, bins=np.linspace(0, limit, 41).tolist(), color=_BLUE, alpha=0.7)
     histogram.set(xlabel=x_label, ylabel="rows")
@@ -106,21 +113,19 @@ def _patterns(axes: Axes, y: Array, predicted: Array, keys: Array, names: Sequen
     hits = np.bincount(place, weights=predicted == y)
     commonest = np.array([np.bincount(y[place == row]).max() for row in rows]) / n
     low, high = wilson(hits, n)
-    axes.scatter(commonest, rows, marker="|", s=170, linewidths=2, color=_GREY, label="always the commonest class")
     axes.hlines(rows, low, high, color=_ORANGE, linewidth=2)
     axes.plot(hits / n, rows, "o", color=_ORANGE, markersize=6, label="accuracy, 95% interval")
-    for row in rows:
-        axes.text(1.02, row, f"{n[row]:,}", transform=axes.get_yaxis_transform(), va="center", ha="left", fontsize=9)
+    axes.scatter(commonest, rows, marker="|", s=170, linewidths=2, color=_GREY, label="always the commonest class")
+    for row, count in enumerate(n.tolist()):
+        axes.text(1.02, row, f"{count:,}", transform=axes.get_yaxis_transform(), va="center", ha="left", fontsize=9)
     axes.text(1.02, 1.01, "n", transform=axes.transAxes, va="bottom", ha="left", fontsize=9)
-    axes.set(xlim=(-0.02, 1.02), xlabel="accuracy")
-    # A few patterns would else stand a hand's breadth apart; room for six keeps them together at the top.
-    axes.set_ylim(max(len(rows), 6) - 0.4, -0.6)
+    # Dots, unlike bars, need no zero; the end at 1 stays, to show what is left to gain.
+    start = min(0.8, np.floor(10 * min(low.min(), commonest.min())) / 10)
+    axes.set(xlim=(start - 0.02 * (1 - start), 1 + 0.02 * (1 - start)), xlabel="accuracy")
+    # A few patterns would else stand a hand's breadth apart; room for five keeps them together at the top.
+    axes.set_ylim(max(len(rows), 5) - 0.4, -0.6)
     axes.set_yticks(rows, texts, fontsize=9 if len(rows) <= 8 else 8, parse_math=False)
-    axes.set_title("Missingness patterns", fontsize=11, loc="left")
-    handles, texts_ = axes.get_legend_handles_labels()
-    axes.legend(
-        handles[::-1], texts_[::-1], loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=2, fontsize=8, frameon=False, borderaxespad=0.2
-    )
+    axes.set_title("Accuracy by observed modalities", fontsize=11, loc="left")
     axes.grid(axis="x", alpha=0.25)
     axes.tick_params(axis="y", length=0)
     _plain(axes)

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from cm2pyro.distributions.copulas.base import Copula
+from cm2pyro.distributions.copulas.independence import IndependenceCopula
 
 _LOG_2PI = math.log(2 * math.pi)
 
@@ -103,6 +104,12 @@ class CopulaMixture(TorchDistribution):
         log_weights = self.marginal_log_weights(m)
         normals = dist.Normal(self.locs[m], self.scales[m], validate_args=False).to_event(1)
         return dist.MixtureSameFamily(dist.Categorical(logits=log_weights, validate_args=False), normals, validate_args=False)
+
+    def alone(self, m: int) -> "CopulaMixture":
+        """Modality m by itself, event shape (1, D): `marginal` with this class's draws and their gradients."""
+        independent = IndependenceCopula(1, self.locs)
+        one = slice(m, m + 1)
+        return CopulaMixture(self.log_weights, self.assignment[:, one], self.locs[one], self.scales[one], independent, validate_args=False)
 
     def marginal_log_weights(self, m: int) -> Tensor:
         """(K,) log weights of the components of modality m."""

@@ -1,0 +1,33 @@
+"""The guide: amortized latents of observed modalities, treatment of missing ones, global sites."""
+
+from collections.abc import Callable
+
+from torch import Tensor
+
+from cm2pyro.config import Config
+from cm2pyro.distributions.mixture import CopulaMixture
+from cm2pyro.encoders import make_encoder
+from cm2pyro.guides.amortized import Guide
+from cm2pyro.guides.globals import GLOBAL_GUIDES
+from cm2pyro.guides.local import LocalGuide
+
+__all__ = ["GLOBAL_GUIDES", "Guide", "make_guide"]
+
+
+def make_guide(
+    config: Config,
+    shapes: dict[str, dict[str, tuple[int, ...]]],
+    sample_globals: Callable[[], dict[str, Tensor]],
+    build: Callable[[dict[str, Tensor]], CopulaMixture],
+) -> Guide:
+    """The guide of a config.
+
+    Args:
+        shapes: modality -> view -> shape of one row. sample_globals: the model's global sites. build: values -> mixture.
+    """
+    locals_ = {
+        name: LocalGuide(make_encoder(config, name, shapes[name]), config.latent.dim, config.guide.local == "delta")
+        for name in config.modalities
+    }
+    globals_ = GLOBAL_GUIDES.get(config.guide.globals, "guide.globals")(sample_globals)
+    return Guide(locals_, globals_, build, config.latent.dim, config.guide.missing, config.fit.beta)

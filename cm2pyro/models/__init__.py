@@ -1,0 +1,48 @@
+"""The generative model: priors, latents, fusion, likelihood."""
+
+from cm2pyro.config import Config
+from cm2pyro.distributions.structure import MixtureStructure
+from cm2pyro.models.fusion import FUSIONS
+from cm2pyro.models.generative import Model
+from cm2pyro.models.likelihoods import LIKELIHOODS
+from cm2pyro.models.priors import site_priors
+
+__all__ = ["FUSIONS", "LIKELIHOODS", "Model", "check_model", "make_model", "make_structure"]
+
+
+def make_structure(config: Config) -> MixtureStructure:
+    """The mixture's shape for a config. Raises ConfigError."""
+    prior = config.prior
+    return MixtureStructure(
+        len(config.modalities),
+        config.latent.dim,
+        prior.components,
+        prior.coupling,
+        prior.copula.family,
+        prior.copula.tied,
+        prior.scale_floor,
+    )
+
+
+def check_model(config: Config) -> None:
+    """Raises ConfigError if the model's part of the config is wrong; needs no data."""
+    LIKELIHOODS.get(config.task.type, "task.type")
+    FUSIONS.options(config.fusion.kind, config.fusion.options, "fusion", ("kind",))
+    site_priors(make_structure(config), config.priors)
+
+
+def make_model(config: Config, classes: int) -> Model:
+    """The model of a config for that many classes."""
+    structure = make_structure(config)
+    fusion = FUSIONS.get(config.fusion.kind, "fusion.kind")(
+        len(config.modalities), config.latent.dim, **FUSIONS.options(config.fusion.kind, config.fusion.options, "fusion", ("kind",))
+    )
+    return Model(
+        tuple(config.modalities),
+        structure.build,
+        site_priors(structure, config.priors),
+        fusion,
+        LIKELIHOODS.get(config.task.type, "task.type")(classes),
+        config.fit.beta,
+        scores_missing=config.guide.missing == "marginal",
+    )

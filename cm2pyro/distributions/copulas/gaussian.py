@@ -55,15 +55,16 @@ class GaussianCopula(Copula):
         return 2 / math.pi * torch.asin((self.correlation * (1 - eye)).clamp(-1, 1)) + eye
 
     def _log_density(self, s: Tensor, observed: Tensor | None) -> Tensor:
-        if observed is None:
-            tril = self.scale_tril
-        else:
+        tril, index = self.scale_tril, None
+        if observed is not None:
             patterns, index = distinct_patterns(observed)
-            tril = self._rows(torch.linalg.cholesky(_observed_block(self.correlation, _lift(patterns, self))), index)
+            tril = torch.linalg.cholesky(_observed_block(self.correlation, _lift(patterns, self)))
         # Whitening keeps float32 exact near |tau| = 0.99, where s' R^-1 s would cancel.
         white = torch.linalg.solve_triangular(tril, _identity_like(tril), upper=False)
-        white = torch.einsum("...ij,...j->...i", white, s)
         half_log_det = tril.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+        if index is not None:
+            white, half_log_det = self._rows(white, index), self._rows(half_log_det, index)
+        white = torch.einsum("...ij,...j->...i", white, s)
         return -half_log_det - 0.5 * (white.square() - s.square()).sum(-1)
 
     def _draw(self, s: Tensor, observed: Tensor, noise: Tensor) -> Tensor:
@@ -75,8 +76,8 @@ class GaussianCopula(Copula):
     def conditional_margin(self, s: Tensor, m: int, given: Tensor) -> tuple[Tensor, Tensor]:
         s_given = torch.where(given, s, torch.zeros((), dtype=s.dtype, device=s.device))
         regression, residual, index = self._regression(given)
-        loc = torch.einsum("...j,...j->...", self._rows(regression[..., m, :], index, 1), s_given)
-        scale = self._rows(residual[..., m, m], index, 0).sqrt()
+        loc = torch.einsum("...j,...j->...", self._rows(regression[..., m, :], index), s_given)
+        scale = self._rows(residual[..., m, m], index).sqrt()
         normal = torch.distributions.Normal(loc, scale, validate_args=False)
         return normal.cdf(s[..., m]), normal.log_prob(s[..., m])
 
@@ -95,7 +96,7 @@ class GaussianCopula(Copula):
         residual = _observed_block(R, ~o) - coefficients @ cross.mT
         return coefficients, residual, index
 
-    def _rows(self, table: Tensor, index: Tensor, trailing: int = 2) -> Tensor:
+    def _rows(self, table: Tensor, index: Tensor) -> Tensor:
         """Pick each row's pattern from a table (P, *batch, ...): index (..., D or 1) for batch shape (D,), else (...,)."""
         if not self.batch_shape:
             return table[index]

@@ -1,0 +1,342 @@
+"""The user-facing object: it knows files and frames, the rest of the package knows tensors."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+
+from cm2pyro.config import Config
+from cm2pyro.data.dataset import Dataset
+from cm2pyro.data.manifest import Manifest, read_manifest
+from cm2pyro.data.missingness import hide
+from cm2pyro.data.prepared import Preparation
+from cm2pyro.data.splits import assign_splits
+from cm2pyro.diagnostics import metrics, summary, typicality
+from cm2pyro.distributions import CopulaMixture
+from cm2pyro.encoders import check_encoders
+from cm2pyro.errors import CheckpointError, ConfigError, DataError
+from cm2pyro.inference import checkpoint, run
+from cm2pyro.inference.fit import Report, Trainer
+from cm2pyro.inference.predict import Prediction, predict
+from cm2pyro.inference.program import Program
+from cm2pyro.models import check_model
+
+Source = str | Path | pd.DataFrame
+Say = Callable[[str], None]
+
+
+def _silent(line: str) -> None:
+    """Drop a line."""
+
+
+class CM2:
+    """A copula mixture over the latents of a patient's modalities, with a guide that reads whichever are there.
+
+    Make one with `from_config` and `fit` it, or `load` a run. `say` receives lines of plain text about what was done
+    with the data; by default they are dropped.
+    """
+
+    def __init__(self, config: Config, say: Say = _silent) -> None:
+        views = check_encoders(config)
+        check_model(config)
+        self.config = config
+        self.say = say
+        self.preparation = Preparation.from_config(config, views)
+        self._program: Program | None = None
+        self.history: list[dict[str, Any]] = []
+        self.reference: typicality.Reference | None = None
+        self.holdout: dict[str, list[str]] = {}
+
+    @classmethod
+    def from_config(cls, config: str | Path | dict[str, Any] | Config, say: Say = _silent, overrides: tuple[str, ...] = ()) -> Self:
+        """From a YAML file, a dict or a Config; `overrides` as `a.b=c`. Raises ConfigError, one line."""
+        if isinstance(config, dict):
+            config = Config.from_dict(config)
+        elif not isinstance(config, Config):
+            config = Config.from_file(config, overrides)
+        return cls(config, say)
+
+    @property
+    def program(self) -> Program:
+        """Model and guide. Raises CheckpointError before a fit."""
+        if self._program is None:
+            raise CheckpointError("this CM2 has not been fitted; call fit(), or CM2.load() a run")
+        return self._program
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The modalities, in the order of the config."""
+        return self.preparation.names
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return self.preparation.classes
+
+    # --- fit ----------------------------------------------------------------------------------------------------
+
+    def fit(
+        self,
+        data: Source,
+        out: str | Path | None = None,
+        device: str = "auto",
+        resume: bool = False,
+        overwrite: bool = False,
+        report: Report | None = None,
+    ) -> Self:
+        """Fit on the rows whose split is `train`, with early stopping on `val`.
+
+        Without `val` rows a fifth of the training subjects is held out, and their ids are kept in the run.
+
+        Args:
+            data: a manifest file, or a DataFrame. out: run folder; None keeps everything in memory.
+            device: auto, cpu or cuda. report: called after every epoch with its record and new warnings.
+
+        Raises:
+            ConfigError, DataError, CheckpointError: one line each.
+        """
+        chosen = pick_device(device)
+        if out is None:
+            if resume:
+                raise ConfigError("resume: needs the run folder; pass out=")
+            self._fit(data, None, chosen, resume, report)
+            return self
+        folder = Path(out)
+        existed = folder.exists()
+        try:
+            run.check_folder(folder, resume, overwrite)
+            with run.locked(folder):
+                self._fit(data, folder, chosen, resume, report, overwrite)
+        except (ConfigError, DataError, CheckpointError):
+            run.remove_if_empty(folder, existed)
+            raise
+        return self
+
+    def _fit(
+        self, data: Source, folder: Path | None, device: torch.device, resume: bool, report: Report | None, overwrite: bool = False
+    ) -> None:
+        manifest = read_manifest(data)
+        manifest.require(["split", "subject_id", self.config.task.label], "a fit needs it")
+        train, val = self._split(manifest, folder if resume else None)
+        used = manifest.take([*train, *val])
+        dataset = self.preparation.fit(used, np.arange(len(train)))
+        torch.manual_seed(self.config.fit.seed)
+        shapes = {name: kind.shapes() for name, kind in self.preparation.kinds.items()}
+        self._program = Program(self.config, shapes, len(self.classes)).to(device)
+        train_set, val_set = dataset.take(range(len(train))), dataset.take(range(len(train), len(dataset)))
+        self._describe(train_set, val_set)
+        if folder is not None and not resume:
+            # Only now, with config and data found good, is an earlier run replaced.
+            run.clear(folder, overwrite)
+            run.write_setup(folder, self.config, self.preparation.state(), self.holdout, str(device))
+        trainer = Trainer(self.config, self._program, train_set, val_set, folder)
+        if resume:
+            trainer.resume()
+            self.say(f"resuming after epoch {trainer.progress.epoch}")
+        else:
+            trainer.start()
+        trainer.run(report)
+        self.history = trainer.records
+        self.reference = typicality.Reference.of(self._program, val_set if len(val_set) else train_set)
+        if folder is not None:
+            self.reference.write(folder)
+            summary.write(folder, self.mixture(), self.preparation)
+
+    def _split(self, manifest: Manifest, resumed: Path | None) -> tuple[list[int], list[int]]:
+        train, val = manifest.rows("train"), manifest.rows("val")
+        if not train:
+            raise DataError(f"{manifest.name}: no row has split 'train'; expected some to fit on")
+        if val:
+            return train, val
+        if resumed is not None:
+            self.holdout = run.read_json(resumed / run.HOLDOUT)
+            held = set(self.holdout["subjects"])
+        else:
+            subjects = sorted({manifest.subjects[i] for i in train})
+            if len(subjects) < 2:
+                return train, []
+            splits = assign_splits(subjects, {"train": 0.8, "val": 0.2}, self.config.fit.seed)
+            held = {subject for subject, split in splits.items() if split == "val"}
+            self.say(f"no row has split 'val': {len(held)} of {len(subjects)} training subjects are held out for validation")
+        val = [i for i in train if manifest.subjects[i] in held]
+        train = [i for i in train if manifest.subjects[i] not in held]
+        self.holdout = {"subjects": sorted(held), "samples": [manifest.ids[i] for i in val]}
+        return train, val
+
+    def _describe(self, train: Dataset, val: Dataset) -> None:
+        share = ", ".join(f"{name} {value:.0%}" for name, value in zip(self.names, train.observed.float().mean(0).tolist(), strict=True))
+        self.say(f"train {len(train)} rows, val {len(val)}; observed in train: {share}")
+        unlabelled = int((train.labels < 0).sum())
+        if unlabelled:
+            self.say(f"{unlabelled} training rows have no label: they inform the latents only")
+        for note in self.preparation.notes:
+            self.say(note)
+
+    # --- use ----------------------------------------------------------------------------------------------------
+
+    def predict(self, data: Source, draws: int = 100, split: str | None = None) -> pd.DataFrame:
+        """Posterior predictive per row, with the columns of predictions.csv.
+
+        Args:
+            data: a manifest; labels, splits, subjects and whole modalities may be absent. draws: of the latents.
+            split: only these rows; by default every row.
+        """
+        if draws < 1:
+            raise ConfigError(f"draws: found {draws}, expected 1 or more")
+        manifest = self._rows(read_manifest(data), split)
+        dataset = self.preparation.transform(manifest, labels=False)
+        self._say_notes()
+        prediction = predict(self.program, dataset, draws, self.config.fit.seed)
+        return self._frame(dataset, prediction)
+
+    def _rows(self, manifest: Manifest, split: str | None) -> Manifest:
+        if split is None:
+            self.say(f"every row of {manifest.name} ({len(manifest)})")
+            return manifest
+        rows = manifest.rows(split)
+        if not rows:
+            raise DataError(f"{manifest.name}: no row has split '{split}'; choose another --split or leave it out")
+        self.say(f"{len(rows)} rows with split '{split}' of {manifest.name}")
+        return manifest.take(rows)
+
+    def _say_notes(self) -> None:
+        for note in self.preparation.notes:
+            self.say(note)
+        self.preparation.notes.clear()
+
+    def _frame(self, dataset: Dataset, prediction: Prediction) -> pd.DataFrame:
+        columns: dict[str, Any] = {"sample_id": list(dataset.ids)}
+        if len(self.classes) == 2 and self.config.task.type == "binary":
+            columns["probability"] = prediction.probability[:, 1]
+            columns |= {name: getattr(prediction, name)[:, 1] for name in ("sd", "q05", "q95")}
+        else:
+            columns |= {f"probability_{name}": prediction.probability[:, c] for c, name in enumerate(self.classes)}
+            # The spread of the predicted class' probability.
+            best = prediction.probability.argmax(1)
+            columns |= {name: getattr(prediction, name)[np.arange(len(best)), best] for name in ("sd", "q05", "q95")}
+        if self.reference is not None:
+            columns["typicality"] = self.reference.percentiles(self.program, dataset)
+        seen = dataset.observed.numpy()
+        columns["observed"] = [";".join(np.array(self.names)[row]) for row in seen]
+        columns["missing"] = [";".join(np.array(self.names)[~row]) for row in seen]
+        return pd.DataFrame(columns)
+
+    def evaluate(
+        self,
+        data: Source,
+        split: str | None = None,
+        missing: tuple[str, ...] = (),
+        bootstrap: int = 1000,
+        draws: int = 100,
+        patterns: bool = False,
+    ) -> "Evaluation":
+        """Metrics on labelled rows: those of `split`, else those with split `test` if there are any, else all.
+
+        Args:
+            missing: mechanisms (`mcar:0.5`, `only:NAME`, `without:NAME`) under each of which the metrics are repeated.
+            bootstrap: resamples of subjects for the 95% intervals. patterns: also per missingness pattern.
+        """
+        manifest = read_manifest(data)
+        if split is None and manifest.rows("test"):
+            split = "test"
+        manifest = self._rows(manifest, split)
+        dataset = self.preparation.transform(manifest, labels=True)
+        self._say_notes()
+        labelled = (dataset.labels >= 0).nonzero()[:, 0].tolist()
+        if not labelled:
+            raise DataError(
+                f"{manifest.name}: none of the {len(dataset)} rows has a label in '{self.config.task.label}'; evaluate needs some"
+            )
+        if len(labelled) < len(dataset):
+            self.say(f"{len(dataset) - len(labelled)} rows without a label are left out")
+        dataset = dataset.take(labelled)
+        seed = self.config.fit.seed
+        masks = {mechanism: hide(dataset.observed.numpy(), self.names, mechanism, seed) for mechanism in missing}
+        result = Evaluation(dataset, self._probabilities(dataset, draws), self.names)
+        result.metrics = result.measure(bootstrap, seed, patterns)
+        for mechanism, mask in masks.items():
+            masked = dataset.with_observed(torch.from_numpy(mask))
+            under = Evaluation(masked, self._probabilities(masked, draws), self.names)
+            result.metrics.setdefault("missing", {})[mechanism] = under.measure(bootstrap, seed, patterns)
+        return result
+
+    def _probabilities(self, dataset: Dataset, draws: int) -> NDArray[np.float64]:
+        probability = predict(self.program, dataset, draws, self.config.fit.seed).probability
+        return probability[:, 1] if self.config.task.type == "binary" else probability
+
+    def mixture(self) -> CopulaMixture:
+        """The learned copula mixture over the latents."""
+        return self.program.mixture()
+
+    # --- files --------------------------------------------------------------------------------------------------
+
+    def save(self, out: str | Path, overwrite: bool = False) -> None:
+        """Write a fit that was kept in memory as a run folder."""
+        folder, program = Path(out), self.program
+        run.check_folder(folder, resume=False, overwrite=overwrite)
+        with run.locked(folder):
+            run.clear(folder, overwrite)
+            run.write_setup(folder, self.config, self.preparation.state(), self.holdout, str(next(program.parameters()).device))
+            checkpoint.write(folder / "checkpoints" / "best.safetensors", program.state_dict(), {"epoch": len(self.history)})
+            run.write_history(folder, self.history)
+            if self.reference is not None:
+                self.reference.write(folder)
+            summary.write(folder, self.mixture(), self.preparation)
+
+    @classmethod
+    def load(cls, path: str | Path, device: str = "cpu", say: Say = _silent) -> Self:
+        """Read a run folder. Raises CheckpointError if it is none or incomplete."""
+        folder = Path(path)
+        config = run.read_config(folder)
+        try:
+            loaded = cls(config, say)
+        except ConfigError as error:
+            raise CheckpointError(f"{folder / run.CONFIG}: {error}") from error
+        loaded.preparation.load(run.read_json(folder / run.PREPROCESSING))
+        tensors, _ = checkpoint.read(folder / "checkpoints" / "best.safetensors")
+        shapes = {name: kind.shapes() for name, kind in loaded.preparation.kinds.items()}
+        program = Program(config, shapes, len(loaded.classes))
+        checkpoint.load_module(program, tensors, folder / "checkpoints" / "best.safetensors")
+        loaded._program = program.to(pick_device(device)).eval()
+        loaded.history = run.read_history(folder)
+        loaded.reference = typicality.Reference.read(folder)
+        loaded.holdout = run.read_json(folder / run.HOLDOUT)
+        return loaded
+
+
+class Evaluation:
+    """Metrics with what they were computed from.
+
+    Attributes:
+        dataset: the labelled rows. probabilities: (n,) of class 1, or (n, C). metrics: the content of metrics.json.
+    """
+
+    def __init__(self, dataset: Dataset, probabilities: NDArray[np.float64], names: tuple[str, ...]) -> None:
+        self.dataset, self.probabilities, self.names = dataset, probabilities, names
+        self.metrics: dict[str, Any] = {}
+
+    def measure(self, bootstrap: int, seed: int, patterns: bool) -> dict[str, Any]:
+        """See `diagnostics.metrics.evaluate`."""
+        return metrics.evaluate(
+            self.dataset.labels.numpy(),
+            self.probabilities,
+            np.array(self.dataset.subjects),
+            self.dataset.observed.numpy(),
+            self.names,
+            bootstrap=bootstrap,
+            seed=seed,
+            patterns=patterns,
+        )
+
+
+def pick_device(name: str) -> torch.device:
+    """auto, cpu or cuda. Raises ConfigError if there is no such device."""
+    if name not in ("auto", "cpu", "cuda"):
+        raise ConfigError(f"--device {name}: expected auto, cpu or cuda")
+    there = torch.cuda.is_available()
+    if name == "cuda" and not there:
+        raise ConfigError("--device cuda: torch finds no CUDA device; use --device auto or cpu")
+    return torch.device("cuda" if there and name != "cpu" else "cpu")

@@ -1,0 +1,69 @@
+"""cm2pyro evaluate"""
+
+import json
+from typing import Any
+
+import click
+
+
+@click.command()
+@click.argument("run", type=click.Path())
+@click.option("--data", required=True, type=click.Path(), help="The manifest, with labels.")
+@click.option("--out", required=True, type=click.Path(), help="The JSON file of metrics to write.")
+@click.option(
+    "--split", type=click.Choice(["train", "val", "test"]), help="By default test rows if there are any, else every labelled row."
+)
+@click.option("--missing", multiple=True, metavar="MECHANISM", help="Also under mcar:P, only:NAME or without:NAME; may be repeated.")
+@click.option("--bootstrap", type=click.IntRange(min=0), default=1000, show_default=True, help="Resamples of subjects; 0 for none.")
+@click.option("--draws", type=click.IntRange(min=1), default=100, show_default=True, help="Draws of the latents.")
+@click.option("--patterns", is_flag=True, help="Also per missingness pattern.")
+@click.option("--figure", type=click.Path(), help="A PNG: reliability, and accuracy by missingness pattern.")
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+def evaluate(
+    run: str,
+    data: str,
+    out: str,
+    split: str | None,
+    missing: tuple[str, ...],
+    bootstrap: int,
+    draws: int,
+    patterns: bool,
+    figure: str | None,
+    device: str,
+) -> None:
+    """Metrics of the fit in RUN, with 95% bootstrap intervals over subjects."""
+    from cm2pyro.api import CM2
+    from cm2pyro.files import write_text
+
+    model = CM2.load(run, device=device, say=click.echo)
+    result = model.evaluate(data, split=split, missing=missing, bootstrap=bootstrap, draws=draws, patterns=patterns)
+    write_text(out, json.dumps(result.metrics, indent=2) + "\n")
+    click.echo(_line("as observed", result.metrics))
+    for mechanism, values in result.metrics.get("missing", {}).items():
+        click.echo(_line(mechanism, values))
+    click.echo(f"metrics written to {out}")
+    if figure is not None:
+        from cm2pyro.diagnostics.plots import reliability_and_patterns
+
+        reliability_and_patterns(
+            result.dataset.labels.numpy(),
+            result.probabilities,
+            result.dataset.observed.numpy(),
+            result.names,
+            figure,
+            title=f"{run}: {data}",
+        )
+        click.echo(f"picture written to {figure}")
+
+
+def _line(what: str, values: dict[str, Any]) -> str:
+    shown = []
+    for name in ("auroc", "auprc", "log_loss", "brier"):
+        metric = values[name]
+        if metric["value"] is None:
+            shown.append(f"{name} –")
+        elif metric["low"] is None:
+            shown.append(f"{name} {metric['value']:.3f}")
+        else:
+            shown.append(f"{name} {metric['value']:.3f} ({metric['low']:.3f}–{metric['high']:.3f})")
+    return f"{what}: n {values['n']}, " + ", ".join(shown)

@@ -1,0 +1,81 @@
+"""cm2pyro fit"""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+
+@click.command()
+@click.argument("config", type=click.Path())
+@click.option("--data", required=True, type=click.Path(), help="The manifest (CSV or Parquet).")
+@click.option("--out", required=True, type=click.Path(), help="The run folder to write.")
+@click.option("--set", "overrides", multiple=True, metavar="A.B=C", help="Override a key of the config; may be repeated.")
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+@click.option("--seed", type=int, help="Overrides fit.seed.")
+@click.option("--threads", type=click.IntRange(min=1), help="CPU threads of torch; by default one without images or text, else all.")
+@click.option("--resume", is_flag=True, help="Go on from the folder's last checkpoint.")
+@click.option("--overwrite", is_flag=True, help="Replace an earlier run in the folder.")
+def fit(
+    config: str,
+    data: str,
+    out: str,
+    overrides: tuple[str, ...],
+    device: str,
+    seed: int | None,
+    threads: int | None,
+    resume: bool,
+    overwrite: bool,
+) -> None:
+    """Fit CONFIG to the training rows of a manifest."""
+    import torch
+
+    from cm2pyro.api import CM2
+
+    if seed is not None:
+        overrides = (*overrides, f"fit.seed={seed}")
+    model = CM2.from_config(config, say=click.echo, overrides=overrides)
+    # The steps of small encoders are thousands of tiny operations: there a second thread costs more than it gives.
+    small = all(modality.kind in ("timeseries", "tabular", "embedding") for modality in model.config.modalities.values())
+    torch.set_num_threads(threads or (1 if small else torch.get_num_threads()))
+    model.fit(data, out, device=device, resume=resume, overwrite=overwrite, report=_Report(model.config.fit.epochs))
+    records = model.history
+    scored = [record for record in records if record["val_log_loss"] is not None]
+    if scored:
+        best = min(scored, key=lambda record: record["val_log_loss"])
+        auroc = "" if best["val_auroc"] is None else f", AUROC {best['val_auroc']:.3f}"
+        click.echo(f"best epoch {best['epoch']}: validation log-loss {best['val_log_loss']:.4f}{auroc}")
+    click.echo(f"run written to {Path(out)}")
+
+
+class _Report:
+    """A line an epoch; a progress bar too where the output is a terminal."""
+
+    def __init__(self, epochs: int) -> None:
+        from tqdm import tqdm
+
+        self.epochs = epochs
+        self.bar = tqdm(total=epochs, unit="epoch", leave=False) if sys.stderr.isatty() else None
+
+    def __call__(self, record: dict[str, Any], warnings: list[str]) -> None:
+        for line in [_line(record, self.epochs), *(f"warning: {message}" for message in warnings)]:
+            if self.bar is None:
+                click.echo(line)
+            else:
+                self.bar.write(line, file=sys.stdout)
+        if self.bar is not None:
+            self.bar.update(record["epoch"] - self.bar.n)
+
+
+def _line(record: dict[str, Any], epochs: int) -> str:
+    def show(value: float | None, digits: int) -> str:
+        return "–" if value is None else f"{value:.{digits}f}"
+
+    components = " ".join(f"{name} {value:.1f}" for name, value in record["effective_components"].items())
+    tau = " ".join(f"{pair} {value:+.2f}" for pair, value in record["tau"].items())
+    return (
+        f"epoch {record['epoch']:>{len(str(epochs))}}/{epochs}  elbo {record['elbo']:.4f}  outcome {record['outcome']:.4f}  "
+        f"kl {record['kl']:.2f}  val log-loss {show(record['val_log_loss'], 4)}  AUROC {show(record['val_auroc'], 3)}  "
+        f"components {components}{'  tau ' + tau if tau else ''}  {record['seconds']:.1f} s"
+    )

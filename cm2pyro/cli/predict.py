@@ -1,0 +1,24 @@
+"""cm2pyro predict"""
+
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.argument("run", type=click.Path())
+@click.option("--data", required=True, type=click.Path(), help="The manifest; labels and whole modalities may be absent.")
+@click.option("--out", required=True, type=click.Path(), help="The CSV to write.")
+@click.option("--draws", type=click.IntRange(min=1), default=100, show_default=True, help="Draws of the latents.")
+@click.option("--split", type=click.Choice(["train", "val", "test"]), help="Only these rows; by default every row.")
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+def predict(run: str, data: str, out: str, draws: int, split: str | None, device: str) -> None:
+    """Predict the outcome of every row with the fit in RUN."""
+    from cm2pyro.api import CM2
+    from cm2pyro.files import atomic
+
+    model = CM2.load(run, device=device, say=click.echo)
+    frame = model.predict(data, draws=draws, split=split)
+    with atomic(Path(out)) as temporary:
+        frame.to_csv(temporary, index=False)
+    click.echo(f"{len(frame)} predictions written to {out}")

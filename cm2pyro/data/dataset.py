@@ -1,0 +1,114 @@
+"""Samples as tensors: what models and guides see."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from cm2pyro.data.kinds import Views
+from cm2pyro.errors import DataError
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some rows of a data set.
+
+    Attributes:
+        inputs: modality -> view -> (B, ...). observed: (B, M) bool. labels: (B,) long, 0 where unlabelled.
+        labelled: (B,) bool. rows: (B,) positions in the data set. size: rows of the whole data set, for the plate.
+    """
+
+    inputs: dict[str, Views]
+    observed: Tensor
+    labels: Tensor
+    labelled: Tensor
+    rows: Tensor
+    size: int
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def to(self, device: torch.device) -> "Batch":
+        """The same batch on a device."""
+        if self.observed.device == device:
+            return self
+        return Batch(
+            {name: {view: x.to(device) for view, x in views.items()} for name, views in self.inputs.items()},
+            self.observed.to(device),
+            self.labels.to(device),
+            self.labelled.to(device),
+            self.rows.to(device),
+            self.size,
+        )
+
+    def hiding(self, observed: Tensor) -> "Batch":
+        """The same batch with fewer modalities observed."""
+        return replace(self, observed=observed)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """All rows, checked when built.
+
+    Attributes:
+        names: the M modalities. inputs: modality -> view -> (N, ...). observed: (N, M) bool.
+        labels: (N,) long, -1 where unlabelled. ids, subjects: N of each.
+    """
+
+    names: tuple[str, ...]
+    inputs: dict[str, Views]
+    observed: Tensor
+    labels: Tensor
+    ids: tuple[str, ...]
+    subjects: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        n = len(self.ids)
+        lengths = {"observed": len(self.observed), "labels": len(self.labels), "subjects": len(self.subjects)}
+        lengths |= {f"{name}.{view}": len(x) for name, views in self.inputs.items() for view, x in views.items()}
+        for what, length in lengths.items():
+            if length != n:
+                raise DataError(f"{what}: {length} rows; expected {n}, one a sample")
+        if tuple(self.inputs) != self.names or self.observed.shape != (n, len(self.names)) or self.observed.dtype != torch.bool:
+            raise DataError(f"observed: expected bool of shape ({n}, {len(self.names)}) for the modalities {', '.join(self.names)}")
+        for name, views in self.inputs.items():
+            for view, x in views.items():
+                if not bool(torch.isfinite(x).all()):
+                    raise DataError(f"{name}.{view}: holds values that are not finite; fill them when the data is read")
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def take(self, rows: Sequence[int]) -> "Dataset":
+        """A data set of some of the rows."""
+        index = torch.as_tensor(rows, dtype=torch.long)
+        return Dataset(
+            self.names,
+            {name: {view: x[index] for view, x in views.items()} for name, views in self.inputs.items()},
+            self.observed[index],
+            self.labels[index],
+            tuple(self.ids[i] for i in index.tolist()),
+            tuple(self.subjects[i] for i in index.tolist()),
+        )
+
+    def with_observed(self, observed: Tensor) -> "Dataset":
+        """The same rows under another mask."""
+        return replace(self, observed=observed)
+
+    def batch(self, rows: Tensor) -> Batch:
+        labels = self.labels[rows]
+        return Batch(
+            {name: {view: x[rows] for view, x in views.items()} for name, views in self.inputs.items()},
+            self.observed[rows],
+            labels.clamp_min(0),
+            labels >= 0,
+            rows,
+            len(self),
+        )
+
+    def batches(self, size: int, generator: torch.Generator | None = None) -> Iterator[Batch]:
+        """Every row once, in order, or shuffled by `generator`."""
+        order = torch.arange(len(self)) if generator is None else torch.randperm(len(self), generator=generator)
+        for rows in order.split(size):
+            yield self.batch(rows)

@@ -1,0 +1,122 @@
+"""From a manifest and a config to a data set, with what was learned from the training rows kept for later."""
+
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from cm2pyro.config import Config, Task
+from cm2pyro.data.dataset import Dataset
+from cm2pyro.data.embedding import Embedding
+from cm2pyro.data.kinds import KINDS, Kind
+from cm2pyro.data.labels import UNLABELLED, classes_of, read_labels
+from cm2pyro.data.manifest import Manifest
+from cm2pyro.data.tabular import Tabular
+from cm2pyro.data.timeseries import TimeSeries
+from cm2pyro.errors import CheckpointError, DataError
+
+KINDS.register("timeseries", TimeSeries)
+KINDS.register("tabular", Tabular)
+KINDS.register("embedding", Embedding)
+
+
+@dataclass
+class Preparation:
+    """How raw modalities become tensors; its state is saved with a run.
+
+    Attributes:
+        kinds: one reader per modality. classes: names of the task's classes. notes: what the reader of the data should know.
+    """
+
+    task: Task
+    kinds: dict[str, Kind]
+    classes: tuple[str, ...] = ()
+    notes: list[str] = field(default_factory=list)
+
+    @classmethod
+    def from_config(cls, config: Config, views: dict[str, tuple[str, ...]]) -> Self:
+        """views: those that each modality's encoder reads."""
+        kinds = {name: KINDS.get(m.kind, f"modalities.{name}.kind")(name, m, views[name]) for name, m in config.modalities.items()}
+        return cls(config.task, kinds)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(self.kinds)
+
+    def fit(self, manifest: Manifest, train: NDArray[np.int64]) -> Dataset:
+        """Learn scalings from the rows `train` alone and return all rows as tensors.
+
+        Raises:
+            DataError: whatever is wrong in the data; a modality that no training row has; a class that training lacks.
+        """
+        self.classes = classes_of(manifest, self.task)
+        labels = read_labels(manifest, self.task, self.classes)
+        self._check_training_labels(manifest, labels[train])
+        raw = {}
+        for name, kind in self.kinds.items():
+            raw[name] = kind.read(manifest)
+            if not kind.observed(raw[name])[train].any():
+                place = kind.modality.table or f"column '{kind.modality.column or name}'"
+                raise DataError(
+                    f"{manifest.name}: modality '{name}' ({place}) is missing in every training row; "
+                    "expected at least one row that has it; add the data or remove the modality from the config"
+                )
+            kind.fit(raw[name], train)
+        return self._dataset(manifest, raw, labels)
+
+    def _check_training_labels(self, manifest: Manifest, labels: NDArray[np.int64]) -> None:
+        present = set(labels.tolist()) - {UNLABELLED}
+        absent = [name for i, name in enumerate(self.classes) if i not in present]
+        if absent:
+            raise DataError(
+                f"{manifest.name}, column '{self.task.label}': no training row has the label {absent[0]}; "
+                f"expected every class ({', '.join(self.classes)}) among the training rows; check the splits and the labels"
+            )
+
+    def transform(self, manifest: Manifest, labels: bool) -> Dataset:
+        """Rows as tensors under what was learned in `fit`; whole modalities may be absent. `labels`: read them, or leave all empty."""
+        y = read_labels(manifest, self.task, self.classes) if labels else np.full(len(manifest), UNLABELLED)
+        return self._dataset(manifest, {name: self._read(kind, manifest) for name, kind in self.kinds.items()}, y)
+
+    def observed(self, manifest: Manifest) -> NDArray[np.bool_]:
+        """(n, M) which rows have which modality, everything read and checked; needs no fit."""
+        columns = []
+        for kind in self.kinds.values():
+            raw = self._read(kind, manifest)
+            columns.append(np.zeros(len(manifest), dtype=bool) if raw is None else kind.observed(raw))
+        return np.stack(columns, 1)
+
+    def _read(self, kind: Kind, manifest: Manifest) -> Any:
+        table = kind.modality.table
+        if table is not None and not (manifest.root / table).exists():
+            self.notes.append(f"modality {kind.name}: {table} is not beside {manifest.name}; every row counts as missing")
+            return None
+        return kind.read(manifest)
+
+    def _dataset(self, manifest: Manifest, raw: dict[str, Any], labels: NDArray[np.int64]) -> Dataset:
+        n = len(manifest)
+        inputs, observed = {}, []
+        for name, kind in self.kinds.items():
+            if raw[name] is None:
+                inputs[name] = {view: torch.zeros(n, *shape) for view, shape in kind.shapes().items()}
+                observed.append(np.zeros(n, dtype=bool))
+            else:
+                inputs[name] = kind.transform(raw[name])
+                observed.append(kind.observed(raw[name]))
+        mask = torch.from_numpy(np.stack(observed, 1))
+        return Dataset(self.names, inputs, mask, torch.from_numpy(labels), tuple(manifest.ids), tuple(manifest.subjects))
+
+    def state(self) -> dict[str, Any]:
+        """Plain JSON."""
+        return {"classes": list(self.classes), "modalities": {name: kind.state() for name, kind in self.kinds.items()}}
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Raises CheckpointError if the state is not one of these modalities."""
+        try:
+            self.classes = tuple(state["classes"])
+            for name, kind in self.kinds.items():
+                kind.load(state["modalities"][name])
+        except (KeyError, TypeError, ValueError) as error:
+            raise CheckpointError(f"preprocessing.json: does not fit the config ({error!r}); fit again") from error

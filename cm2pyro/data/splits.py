@@ -1,0 +1,81 @@
+"""Dividing subjects among train, val and test, the same way for every data source."""
+
+import math
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+
+from cm2pyro.errors import ConfigError, DataError
+
+__all__ = ["SPLITS", "assign_splits", "check_fractions", "parse_splits"]
+
+SPLITS = ("train", "val", "test")
+
+
+def parse_splits(text: str) -> dict[str, float]:
+    """Read `train=0.8,val=0.2`, as typed after `--splits`.
+
+    Returns:
+        split name -> fraction of the subjects, in the order train, val, test.
+
+    Raises:
+        ConfigError: a part is not `name=fraction`, a name is repeated, or `check_fractions` refuses.
+    """
+    fractions: dict[str, float] = {}
+    for part in text.split(","):
+        name, _, number = (piece.strip() for piece in part.partition("="))
+        try:
+            fraction = float(number)
+        except ValueError:
+            raise ConfigError(f"--splits: found {part.strip()!r}, expected name=fraction; write for example train=0.8,val=0.2") from None
+        if name in fractions:
+            raise ConfigError(f"--splits: {name} is named twice in {text!r}; name each split once")
+        fractions[name] = fraction
+    return check_fractions(fractions)
+
+
+def check_fractions(fractions: Mapping[str, float]) -> dict[str, float]:
+    """Check the fractions and return them in the order train, val, test.
+
+    Raises:
+        ConfigError: an unknown split, a fraction that is not above 0, or a sum that is not 1.
+    """
+    for name, fraction in fractions.items():
+        if name not in SPLITS:
+            raise ConfigError(f"splits: found the name {name!r}, expected one of {', '.join(SPLITS)}; write for example train=0.8,val=0.2")
+        if not fraction > 0:  # also refuses NaN
+            raise ConfigError(f"splits: {name}={fraction:g} is not above 0; leave out a split that shall be empty")
+    total = sum(fractions.values())
+    if not math.isclose(total, 1, abs_tol=1e-6):
+        raise ConfigError(f"splits: the fractions sum to {total:g}, expected 1; write for example train=0.8,val=0.2")
+    return {name: fractions[name] for name in SPLITS if name in fractions}
+
+
+def assign_splits(subject_ids: Iterable[str], fractions: Mapping[str, float], seed: int) -> dict[str, str]:
+    """Put each subject into one split.
+
+    Args:
+        subject_ids: ids in any order, repeats allowed; the result depends on neither.
+        fractions: split name -> fraction of the subjects, summing to 1.
+        seed: seeds the permutation of the sorted ids.
+
+    Returns:
+        subject id -> split name, each subject once.
+
+    Raises:
+        ConfigError: the fractions (see `check_fractions`) or the seed are wrong.
+        DataError: so few subjects that a split would stay empty.
+    """
+    fractions = check_fractions(fractions)
+    if seed < 0:
+        raise ConfigError(f"seed: found {seed}, expected a whole number of at least 0")
+    subjects = np.array(sorted(set(subject_ids)), dtype=object)
+    shuffled = subjects[np.random.default_rng(seed).permutation(len(subjects))]
+    # Rounding the cumulative fractions, not each one, makes the sizes add up.
+    edges = np.rint(np.cumsum(list(fractions.values())) * len(subjects)).astype(int)
+    assigned: dict[str, str] = {}
+    for name, part in zip(fractions, np.split(shuffled, edges[:-1]), strict=True):
+        if len(part) == 0:
+            raise DataError(f"splits: {len(subjects)} subjects are too few to put one into {name}; give fewer splits or larger fractions")
+        assigned.update(dict.fromkeys(part, name))
+    return assigned

@@ -1,0 +1,65 @@
+"""Recurrent encoders of time series."""
+
+from typing import Annotated, ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from cm2pyro.data.kinds import Views
+from cm2pyro.encoders.base import Encoder
+from cm2pyro.encoders.mlp import Summary
+
+
+class LSTM(Encoder):
+    """A two-layer LSTM over the bins, read out at the last bin that holds a measurement."""
+
+    views: ClassVar[tuple[str, ...]] = ("binned",)
+
+    def __init__(
+        self,
+        shapes: dict[str, tuple[int, ...]],
+        *,
+        hidden: Annotated[int, Field(gt=0)] = 64,
+        layers: Annotated[int, Field(gt=0)] = 2,
+        dropout: Annotated[float, Field(ge=0, lt=1)] = 0.3,
+    ) -> None:
+        super().__init__(shapes)
+        self.width = hidden
+        channels = shapes["binned"][1]
+        self.lstm = nn.LSTM(channels, hidden, layers, batch_first=True, dropout=dropout if layers > 1 else 0.0)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, inputs: Views) -> Tensor:
+        x = inputs["binned"]  # (n, T, 2V), the second half of the channels is the mask
+        states, _ = self.lstm(x)
+        measured = x[..., x.shape[-1] // 2 :].any(-1)  # (n, T)
+        bins = torch.arange(x.shape[1], device=x.device)
+        last = torch.where(measured, bins, 0).amax(1)
+        return self.dropout(states[torch.arange(len(x), device=x.device), last])
+
+
+class SummaryLSTM(Encoder):
+    """The LSTM and the perceptron over summaries, side by side."""
+
+    views: ClassVar[tuple[str, ...]] = ("binned", "summary")
+
+    def __init__(
+        self,
+        shapes: dict[str, tuple[int, ...]],
+        *,
+        hidden: Annotated[int, Field(gt=0)] = 64,
+        layers: Annotated[int, Field(gt=0)] = 2,
+        input_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.3,
+        dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5,
+    ) -> None:
+        super().__init__(shapes)
+        self.lstm = LSTM(shapes, hidden=hidden, layers=layers, dropout=dropout)
+        self.summary = Summary(shapes, hidden=hidden, input_dropout=input_dropout, dropout=dropout)
+        self.width = 2 * hidden
+
+    def forward(self, inputs: Views) -> Tensor:
+        return torch.cat([self.lstm(inputs), self.summary(inputs)], -1)
+
+    def first_layers(self) -> list[nn.Parameter]:
+        return self.summary.first_layers()

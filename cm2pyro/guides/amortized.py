@@ -1,0 +1,109 @@
+"""The guide as a Pyro program."""
+
+from collections.abc import Callable
+from contextlib import nullcontext
+
+import pyro
+import torch
+from pyro import poutine
+from torch import Tensor, nn
+
+from cm2pyro import sites
+from cm2pyro.data.dataset import Batch
+from cm2pyro.distributions.latents import DrawnLatent
+from cm2pyro.distributions.mixture import CopulaMixture
+from cm2pyro.guides.imputation import TREATMENTS, Noise
+from cm2pyro.guides.local import LocalGuide
+
+
+class Guide(nn.Module):
+    """The guide's story.
+
+        weights, locs, scales, copula ~ q(globals)                     (scaled by beta)
+        for i in plate("data", N, subsample=batch):
+            z_im ~ Normal(loc_m(x_im), scale_m(x_im))      observed       (or a point; scaled by beta)
+            z_im ~ treatment(z_i,observed)                 missing        by default p(z_missing | z_observed) of the model,
+                                                                        at the same draw of the global sites
+
+    An encoder runs on the rows that have its modality and no others.
+
+    Args:
+        locals_: modality -> its local guide. globals_: guide of the global sites. build: values -> mixture.
+        missing: name of the treatment of missing modalities. beta: weight of the latents' and global terms.
+    """
+
+    def __init__(
+        self,
+        locals_: dict[str, LocalGuide],
+        globals_: nn.Module,
+        build: Callable[[dict[str, Tensor]], CopulaMixture],
+        dim: int,
+        missing: str,
+        beta: float,
+    ) -> None:
+        super().__init__()
+        self.names = tuple(locals_)
+        self.locals = nn.ModuleDict(locals_)
+        self.globals = globals_
+        self.build = build
+        self.dim = dim
+        self.missing = missing
+        self.treat = TREATMENTS.get(missing, "guide.missing")
+        self.beta = beta
+
+    def represent(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """loc and scale of q(z_m | x_m), (B, M, D) each; 0 where the modality is missing."""
+        locs, scales = [], []
+        for m, name in enumerate(self.names):
+            rows = batch.observed[:, m].nonzero()[:, 0]
+            like = next(iter(batch.inputs[name].values()))
+            loc = scale = like.new_zeros(len(batch), self.dim)
+            if len(rows):
+                some_loc, some_scale = self.locals[name]({view: x[rows] for view, x in batch.inputs[name].items()})
+                loc, scale = loc.index_copy(0, rows, some_loc), scale.index_copy(0, rows, some_scale)
+            locs.append(loc)
+            scales.append(scale)
+        return torch.stack(locs, 1), torch.stack(scales, 1)
+
+    def draw_observed(self, loc: Tensor, scale: Tensor, noise: Tensor) -> Tensor:
+        """z = loc + scale * noise; a delta has scale 0."""
+        return loc + scale * noise
+
+    def log_q(self, z: Tensor, loc: Tensor, scale: Tensor, observed: Tensor) -> Tensor:
+        """log q(z_m | x_m) per modality, (B, M); 0 for deltas and for missing modalities."""
+        random = scale > 0
+        normal = torch.distributions.Normal(loc, torch.where(random, scale, torch.ones_like(scale)), validate_args=False)
+        return torch.where(random & observed[..., None], normal.log_prob(z), z.new_zeros(())).sum(-1)
+
+    def forward(self, batch: Batch, completions: bool = False) -> None:
+        """Run the program on a minibatch; `completions` as in the model."""
+        with poutine.scale(scale=self.beta):
+            mixture = self.build(self.globals())
+        loc, scale = self.represent(batch)
+        z = self.draw_observed(loc, scale, torch.randn_like(loc))
+        log_q = self.log_q(z, loc, scale, batch.observed)
+        if completions:
+            z, _ = mixture.completions(z, batch.observed)
+        else:
+            z, log_q_missing = self.treat(mixture, z, batch.observed, None)
+            log_q = log_q + log_q_missing
+        data = pyro.plate(sites.PLATE, batch.size, subsample=batch.rows, dim=-1)
+        draws = pyro.plate(sites.DRAWS, len(z), dim=-2) if completions else None
+        with data, poutine.scale(scale=self.beta):
+            for m, name in enumerate(self.names):
+                with draws or nullcontext():
+                    pyro.sample(sites.latent(name), DrawnLatent(z[..., m, :], log_q[:, m]))
+
+    def draw(self, batch: Batch, mixture: CopulaMixture, noise: Noise) -> Tensor:
+        """S draws of all latents for prediction, (S, B, M, D).
+
+        Args:
+            noise: uniform (S, M) and standard normal (S, 2, M, D), the same for every row, so that the prediction for a
+                patient does not depend on who else is in the batch.
+        """
+        loc, scale = self.represent(batch)
+        uniform, normal = noise
+        shape = (len(uniform), *loc.shape)
+        z = self.draw_observed(loc, scale, normal[:, 0, None])
+        shared = (uniform[:, None].expand(shape[:-1]), normal[:, 1, None].expand(shape))
+        return self.treat(mixture, z, batch.observed.expand(shape[:-1]), shared)[0]

@@ -1,0 +1,61 @@
+"""Guides of the global sites."""
+
+from collections.abc import Callable
+
+import torch
+from pyro.infer.autoguide import AutoDelta, AutoNormal
+from torch import Tensor, nn
+from torch.distributions import biject_to
+
+from cm2pyro.registry import Registry
+
+
+class PointGuide(nn.Module):
+    """Point estimates (AutoDelta)."""
+
+    random = False
+
+    def __init__(self, sample_globals: Callable[[], dict[str, Tensor]]) -> None:
+        super().__init__()
+        self.auto = AutoDelta(sample_globals)
+        self.auto()  # creates the parameters
+
+    def forward(self) -> dict[str, Tensor]:
+        """Sample the sites; called inside a trace."""
+        return self.auto()
+
+    def start(self, values: dict[str, Tensor]) -> None:
+        """Begin at these values of the sites."""
+        for name, value in values.items():
+            setattr(self.auto, name, value)
+
+    def median(self) -> dict[str, Tensor]:
+        return self.auto.median()
+
+
+class NormalGuide(nn.Module):
+    """Independent normals on the unconstrained values (AutoNormal)."""
+
+    random = True
+
+    def __init__(self, sample_globals: Callable[[], dict[str, Tensor]]) -> None:
+        super().__init__()
+        self.auto = AutoNormal(sample_globals, init_scale=0.02)
+        self.auto()
+
+    def forward(self) -> dict[str, Tensor]:
+        return self.auto()
+
+    def start(self, values: dict[str, Tensor]) -> None:
+        with torch.no_grad():
+            for name, value in values.items():
+                support = self.auto.prototype_trace.nodes[name]["fn"].support
+                getattr(self.auto.locs, name).copy_(biject_to(support).inv(value))
+
+    def median(self) -> dict[str, Tensor]:
+        return self.auto.median()
+
+
+GLOBAL_GUIDES: Registry[type[nn.Module]] = Registry("guide of the global sites")
+GLOBAL_GUIDES.register("delta", PointGuide)
+GLOBAL_GUIDES.register("normal", NormalGuide)

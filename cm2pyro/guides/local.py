@@ -1,0 +1,66 @@
+"""The amortized guide of one modality: encoder features -> a latent's location and scale."""
+
+import torch
+from torch import Tensor, nn
+
+from cm2pyro.data.kinds import Views
+from cm2pyro.encoders import Encoder
+
+_LEAST_SCALE = 1e-3
+_FIRST_SCALE = -1.0  # softplus(-1) = 0.31: draws spread from the first step, but less than the latents themselves
+
+
+class RowNorm(nn.Module):
+    """Standardise each latent dimension over the rows given, without learned scale or shift.
+
+    Running statistics serve evaluation and batches of one row. Without it a deterministic representation and its
+    prior shrink together, and the objective has no lower bound.
+    """
+
+    def __init__(self, dim: int, momentum: float = 0.05) -> None:
+        super().__init__()
+        self.momentum = momentum
+        self.register_buffer("loc", torch.zeros(dim))
+        self.register_buffer("variance", torch.ones(dim))
+        self.register_buffer("steps", torch.zeros((), dtype=torch.long))
+
+    def forward(self, z: Tensor) -> Tensor:
+        """z (n, D), n >= 1, only rows that have the modality."""
+        loc, variance = self.loc, self.variance
+        if self.training and len(z) > 1:
+            loc, variance = z.mean(0), z.var(0, unbiased=False)
+            with torch.no_grad():
+                # The first steps average evenly: a start at 0 and 1 would linger.
+                weight = max(self.momentum, 1.0 / (int(self.steps) + 1))
+                self.loc.lerp_(loc, weight)
+                self.variance.lerp_(variance * len(z) / (len(z) - 1), weight)
+                self.steps += 1
+        return (z - loc) / (variance + 1e-6).sqrt()
+
+
+class LocalGuide(nn.Module):
+    """z_m ~ Normal(loc(x_m), scale(x_m)), or with `delta` z_m = loc(x_m).
+
+    An encoder that gives the latent itself is always a delta, without a projection.
+
+    Args:
+        encoder: of the modality. dim: latent width D. delta: no scale, no density.
+    """
+
+    def __init__(self, encoder: Encoder, dim: int, delta: bool) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.dim = dim
+        self.delta = delta or encoder.given
+        self.project: nn.Module = nn.Identity()
+        if not encoder.given:
+            linear = nn.Linear(encoder.width, dim if self.delta else 2 * dim)
+            self.project = nn.Sequential(linear, RowNorm(dim)) if self.delta else linear
+
+    def forward(self, inputs: Views) -> tuple[Tensor, Tensor]:
+        """(n, ...) views of rows that have the modality -> loc (n, D), scale (n, D), 0 for a delta."""
+        out = self.project(self.encoder(inputs))
+        if self.delta:
+            return out, torch.zeros_like(out)
+        loc, raw = out.split(self.dim, -1)
+        return loc, nn.functional.softplus(raw + _FIRST_SCALE) + _LEAST_SCALE

@@ -1,0 +1,237 @@
+"""Stochastic variational inference: epochs, early stopping, checkpoints."""
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.metrics import roc_auc_score
+from torch import Tensor
+
+from cm2pyro.config import Config
+from cm2pyro.data.dataset import Batch, Dataset
+from cm2pyro.errors import CheckpointError, CM2Error
+from cm2pyro.inference import checkpoint, monitor
+from cm2pyro.inference.checkpoint import Progress
+from cm2pyro.inference.predict import predict
+from cm2pyro.inference.program import Program
+from cm2pyro.inference.run import write_history
+from cm2pyro.inference.start import start_values
+
+Record = dict[str, Any]
+Report = Callable[[Record, list[str]], None]
+_VALIDATION_DRAWS = 20
+_CLIP = 1e-7
+
+
+class Trainer:
+    """Fits a program.
+
+    The objective is −ELBO per sample, plus an L1 penalty on first layers where asked. The weights that are validated,
+    kept as best and predicted with are their exponential average where `fit.ema` is set.
+
+    Args:
+        train, val: data sets; an empty or unlabelled `val` means no early stopping. folder: for checkpoints, or None.
+    """
+
+    def __init__(self, config: Config, program: Program, train: Dataset, val: Dataset, folder: Path | None) -> None:
+        self.config, self.program, self.train, self.val, self.folder = config, program, train, val, folder
+        self.device = next(program.parameters()).device
+        self.progress = Progress()
+        self.records: list[Record] = []
+        decayed = program.regularised()
+        others = [p for p in program.parameters() if all(p is not q for q in decayed)]
+        self.optimiser = torch.optim.AdamW(
+            [{"params": decayed, "weight_decay": config.fit.weight_decay}, {"params": others, "weight_decay": 0.0}], lr=config.fit.lr
+        )
+        self.average = {name: tensor.detach().clone() for name, tensor in program.state_dict().items()}
+        self.best: dict[str, Tensor] = dict(self.average)
+        self._warned: set[str] = set()
+
+    def start(self) -> None:
+        """Place the mixture on pilot latents."""
+        values = start_values(
+            self.program.structure,
+            monitor.latents(self.program, self.train),
+            self.train.observed.to(self.device),
+            self.config.fit.restarts,
+            self.config.fit.seed,
+        )
+        self.program.start(values)
+        self.average = {name: tensor.detach().clone() for name, tensor in self.program.state_dict().items()}
+        self.best = dict(self.average)
+
+    def run(self, report: Report | None = None) -> None:
+        """Fit until the epochs or the patience are used up, then leave the best weights in the program."""
+        while not self.progress.done:
+            record, found = self._epoch()
+            self.records.append(record)
+            best_now = self._judge(record["val_log_loss"])
+            if self.folder is not None:
+                self._save(best_now)
+            if report is not None:
+                report(record, found)
+        self.program.load_state_dict(self.best)
+
+    def _epoch(self) -> tuple[Record, list[str]]:
+        started, fit = time.perf_counter(), self.config.fit
+        self.program.train()
+        # The order depends on seed and epoch alone, so that a resumed fit sees the same batches.
+        order = torch.Generator().manual_seed(fit.seed * 1_000_003 + self.progress.epoch)
+        outcome, kl, seen, gradients = 0.0, dict.fromkeys(self.train.names, 0.0), 0, []
+        for batch in self.train.batches(fit.batch_size, order):
+            terms, gradient = self._step(batch.to(self.device))
+            share = len(batch)
+            outcome += terms.outcome * share
+            kl = {name: value + terms.kl[name] * share for name, value in kl.items()}
+            seen += share
+            gradients += [] if gradient is None else [gradient]
+        self.progress.epoch += 1
+        outcome, kl = outcome / seen, {name: value / seen for name, value in kl.items()}
+        with self._averaged():
+            log_loss, auroc = self._validate()
+            state = monitor.health(self.program, self.train)
+        total = sum(kl.values())
+        record: Record = {
+            "epoch": self.progress.epoch,
+            "elbo": outcome - fit.beta * total,
+            "outcome": outcome,
+            "kl": total,
+            "val_log_loss": log_loss,
+            "val_auroc": auroc,
+            "effective_components": state.effective_components,
+            "tau": state.tau,
+            "kl_per_modality": kl,
+            "latent_sd": {name: value if math.isfinite(value) else None for name, value in state.latent_sd.items()},
+            "copula_gradient": float(np.mean(gradients)) if gradients else None,
+            "seconds": round(time.perf_counter() - started, 3),
+        }
+        found = monitor.warnings(self.config, state, kl, record["copula_gradient"])
+        fresh = [message for key, message in found.items() if key not in self._warned]
+        self._warned |= set(found)
+        return record, fresh
+
+    def _step(self, batch: Batch) -> tuple[Any, float | None]:
+        fit = self.config.fit
+        if fit.modality_dropout:
+            kept = batch.observed & (torch.rand(batch.observed.shape, device=self.device) >= fit.modality_dropout)
+            # A row that would lose everything keeps what it has.
+            batch = batch.hiding(torch.where(kept.any(1, keepdim=True), kept, batch.observed))
+        for group in self.optimiser.param_groups:
+            group["lr"] = self._lr()
+        self.optimiser.zero_grad(set_to_none=True)
+        loss = self.program.loss(batch)
+        if fit.l1:
+            loss = loss + fit.l1 * self.program.l1().to(self.device)
+        loss.backward()
+        gradient = monitor.copula_gradient(self.program)
+        norm = torch.nn.utils.clip_grad_norm_(self.program.parameters(), fit.clip)
+        if not math.isfinite(float(loss.detach())) or not math.isfinite(float(norm)):
+            raise CM2Error(
+                f"epoch {self.progress.epoch + 1}: the loss or its gradient is not finite (loss {float(loss.detach()):.3g}); "
+                "lower fit.lr, or look for extreme values with 'cm2pyro data check'"
+            )
+        self.optimiser.step()
+        self.progress.step += 1
+        self._follow()
+        return self.program.terms(batch), gradient
+
+    def _lr(self) -> float:
+        fit = self.config.fit
+        if fit.schedule == "constant":
+            return fit.lr
+        total = fit.epochs * math.ceil(len(self.train) / fit.batch_size)
+        return fit.lr * 0.5 * (1 + math.cos(math.pi * min(self.progress.step / total, 1.0)))
+
+    def _follow(self) -> None:
+        """Move the average towards the weights; early steps weigh more, so that the start is forgotten."""
+        step = self.progress.step
+        decay = min(self.config.fit.ema, (1 + step) / (10 + step))
+        with torch.no_grad():
+            for name, tensor in self.program.state_dict().items():
+                if tensor.is_floating_point():
+                    self.average[name].lerp_(tensor, 1 - decay)
+                else:
+                    self.average[name].copy_(tensor)
+
+    @contextmanager
+    def _averaged(self) -> Iterator[None]:
+        """The averaged weights in the program, for as long as the block runs."""
+        own = {name: tensor.detach().clone() for name, tensor in self.program.state_dict().items()}
+        self.program.load_state_dict(self.average)
+        try:
+            yield
+        finally:
+            self.program.load_state_dict(own)
+
+    def _validate(self) -> tuple[float | None, float | None]:
+        labels = self.val.labels.numpy()
+        labelled = labels >= 0
+        if not labelled.any():
+            return None, None
+        probability = predict(self.program, self.val, _VALIDATION_DRAWS, self.config.fit.seed).probability[labelled]
+        labels = labels[labelled]
+        log_loss = float(-np.log(np.clip(probability[np.arange(len(labels)), labels], _CLIP, 1)).mean())
+        if len(set(labels.tolist())) < probability.shape[1]:
+            return log_loss, None
+        if probability.shape[1] == 2:
+            return log_loss, float(roc_auc_score(labels, probability[:, 1]))
+        return log_loss, float(roc_auc_score(labels, probability, multi_class="ovr", average="macro"))
+
+    def _judge(self, log_loss: float | None) -> bool:
+        """Update best, patience and end; whether this epoch is the best so far."""
+        progress, fit = self.progress, self.config.fit
+        better = log_loss is None or progress.best is None or log_loss < progress.best
+        if better:
+            progress.best, progress.best_epoch, progress.waited = log_loss, progress.epoch, 0
+            self.best = {name: tensor.clone() for name, tensor in self.average.items()}
+        else:
+            progress.waited += 1
+        progress.done = progress.epoch >= fit.epochs or progress.waited >= fit.patience
+        return better
+
+    # --- checkpoints --------------------------------------------------------------------------------------------
+
+    def _save(self, best_now: bool) -> None:
+        folder = self.folder
+        if folder is None:
+            return
+        if best_now:
+            checkpoint.write(folder / "checkpoints" / "best.safetensors", self.best, {"epoch": self.progress.epoch})
+        tensors = checkpoint.with_prefix("program", self.program.state_dict())
+        tensors |= checkpoint.with_prefix("average", self.average)
+        tensors |= checkpoint.with_prefix("optimiser", checkpoint.optimiser_tensors(self.optimiser))
+        tensors["random.cpu"] = torch.get_rng_state()
+        if self.device.type == "cuda":
+            tensors["random.cuda"] = torch.cuda.get_rng_state(self.device)
+        # The last checkpoint is written after the best one: a fit that is cut between the two repeats one epoch.
+        header = {"progress": asdict(self.progress), "records": self.records, "warned": sorted(self._warned)}
+        checkpoint.write(folder / "checkpoints" / "last.safetensors", tensors, header)
+        write_history(folder, self.records)
+
+    def resume(self) -> None:
+        """Go on from the folder's last checkpoint. Raises CheckpointError."""
+        if self.folder is None:
+            raise CheckpointError("resume: this fit has no run folder; pass out=")
+        path = self.folder / "checkpoints" / "last.safetensors"
+        tensors, header = checkpoint.read(path)
+        try:
+            self.progress, self.records = Progress(**header["progress"]), header["records"]
+            self._warned = set(header["warned"])
+            checkpoint.load_module(self.program, checkpoint.part(tensors, "program"), path)
+            self.average = {name: tensor.to(self.device) for name, tensor in checkpoint.part(tensors, "average").items()}
+            checkpoint.load_optimiser(self.optimiser, checkpoint.part(tensors, "optimiser"))
+            torch.set_rng_state(tensors["random.cpu"])
+            if self.device.type == "cuda" and "random.cuda" in tensors:
+                torch.cuda.set_rng_state(tensors["random.cuda"], self.device)
+        except (KeyError, TypeError, ValueError) as error:
+            raise CheckpointError(f"{path}: lacks what a fit needs to go on ({error!r}); fit again with --overwrite") from error
+        best, _ = checkpoint.read(self.folder / "checkpoints" / "best.safetensors")
+        self.best = {name: tensor.to(self.device) for name, tensor in best.items()}
+        # More epochs than before, or more patience, may have been asked for.
+        self.progress.done = self.progress.epoch >= self.config.fit.epochs or self.progress.waited >= self.config.fit.patience

@@ -1,0 +1,101 @@
+"""Model and guide together, with the ELBO that trains them."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import pyro
+import torch
+from pyro.infer import Trace_ELBO
+from torch import Tensor, nn
+
+from cm2pyro import sites
+from cm2pyro.config import Config
+from cm2pyro.data.dataset import Batch
+from cm2pyro.distributions.mixture import CopulaMixture
+from cm2pyro.guides import Guide, make_guide
+from cm2pyro.models import Model, make_model, make_structure
+
+
+@dataclass(frozen=True)
+class Terms:
+    """Parts of the ELBO, per sample of the data set.
+
+    Attributes:
+        outcome: mean log-likelihood of the outcome. kl: per modality, log q − log p of its latents, in nats, before beta.
+    """
+
+    outcome: float
+    kl: dict[str, float]
+
+
+class RecordedELBO(Trace_ELBO):
+    """Trace_ELBO that keeps its last traces, so that the terms need no second pass."""
+
+    def _get_trace(self, model: Any, guide: Any, args: Any, kwargs: Any) -> Any:
+        self.traces = super()._get_trace(model, guide, args, kwargs)
+        return self.traces
+
+
+class Program(nn.Module):
+    """Model and guide of a config, for data of known shapes.
+
+    Args:
+        shapes: modality -> view -> shape of one row. classes: of the task.
+    """
+
+    def __init__(self, config: Config, shapes: dict[str, dict[str, tuple[int, ...]]], classes: int) -> None:
+        super().__init__()
+        self.config = config
+        self.structure = make_structure(config)
+        # Parameters live in the modules, not in Pyro's global store: two fits in one process do not meet.
+        with pyro.settings.context(module_local_params=True):
+            self.model: Model = make_model(config, classes)
+            self.guide: Guide = make_guide(config, shapes, self.model.sample_globals, self.structure.build)
+            self.trace_elbo = RecordedELBO()
+            self.elbo = self.trace_elbo(self.model, self.guide)
+
+    def loss(self, batch: Batch) -> Tensor:
+        """−ELBO of a minibatch per sample of the data set; differentiable."""
+        # Summed over components where that is cheap and something is missing (see CopulaMixture.completions).
+        completions = (
+            self.config.guide.missing == "conditional" and self.config.prior.coupling == "shared" and not bool(batch.observed.all())
+        )
+        with pyro.settings.context(module_local_params=True):
+            return self.elbo(batch, completions=completions) / batch.size
+
+    def terms(self, batch: Batch) -> Terms:
+        """Terms of the last `loss`."""
+        model, guide = self.trace_elbo.traces
+        outcome = model.nodes[sites.OUTCOME]["log_prob_sum"].item() / batch.size
+        beta = self.config.fit.beta
+        kl = {}
+        for name in self.guide.names:
+            site = sites.latent(name)
+            difference = guide.nodes[site]["log_prob_sum"] - model.nodes[site]["log_prob_sum"]
+            kl[name] = difference.item() / batch.size / beta
+        return Terms(outcome, kl)
+
+    def mixture(self) -> CopulaMixture:
+        """The copula mixture at the point estimate (or median) of the global sites."""
+        with pyro.settings.context(module_local_params=True), torch.no_grad():
+            return self.structure.build(self.guide.globals.median())
+
+    def draw_mixture(self) -> CopulaMixture:
+        """The copula mixture at one draw of the global sites."""
+        with pyro.settings.context(module_local_params=True), torch.no_grad():
+            return self.structure.build(self.guide.globals())
+
+    def start(self, values: dict[str, Tensor]) -> None:
+        """Begin the global sites at these values."""
+        with pyro.settings.context(module_local_params=True):
+            self.guide.globals.start(values)
+
+    def regularised(self) -> list[nn.Parameter]:
+        """Matrices of encoders, fusion and head, to which weight decay applies; never global sites or biases."""
+        modules = [self.guide.locals, self.model.fusion, self.model.head]
+        return [p for module in modules for p in module.parameters() if p.dim() > 1]
+
+    def l1(self) -> Tensor:
+        """Sum of absolute first-layer weights of the encoders that name them."""
+        weights = [w for local in self.guide.locals.values() for w in local.encoder.first_layers()]
+        return torch.stack([w.abs().sum() for w in weights]).sum() if weights else torch.zeros(())

@@ -1,0 +1,123 @@
+"""A run folder: what a fit leaves behind, written and read."""
+
+import fcntl
+import json
+import platform
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from cm2pyro.config import Config
+from cm2pyro.errors import CheckpointError, ConfigError, DataError
+from cm2pyro.files import write_text
+
+CONFIG, PREPROCESSING, HOLDOUT, ENV, HISTORY, LOCK = (
+    "config.yaml",
+    "preprocessing.json",
+    "holdout.json",
+    "env.json",
+    "metrics.jsonl",
+    ".lock",
+)
+_OURS = (CONFIG, PREPROCESSING, HOLDOUT, ENV, HISTORY, "mixture.json", "reference.safetensors")
+
+
+def check_folder(out: Path, resume: bool, overwrite: bool) -> None:
+    """Refuse a run folder that would lose something; writes nothing.
+
+    Raises:
+        ConfigError: not empty without resume or overwrite; both given; --overwrite on a folder that is no run.
+        CheckpointError: nothing to resume.
+    """
+    if resume and overwrite:
+        raise ConfigError("--resume and --overwrite: one goes on, the other starts anew; pass one of them")
+    if out.exists() and not out.is_dir():
+        raise ConfigError(f"{out}: is a file; a run folder is expected; name another")
+    filled = out.exists() and any(child.name != LOCK for child in out.iterdir())
+    if resume and not (out / "checkpoints" / "last.safetensors").is_file():
+        raise CheckpointError(f"{out}: holds no checkpoint to resume; fit without --resume")
+    if filled and not (resume or overwrite):
+        raise ConfigError(f"{out}: the folder is not empty; pass --resume to go on, --overwrite to start anew, or name another")
+    if filled and overwrite and not (out / CONFIG).is_file():
+        raise ConfigError(f"{out}: --overwrite replaces only a run folder, and this one has no {CONFIG}; name another")
+
+
+def clear(out: Path, overwrite: bool) -> None:
+    """Make room for a new run. Only what a fit writes is removed; a user's own files beside it stay."""
+    if overwrite:
+        for name in _OURS:
+            (out / name).unlink(missing_ok=True)
+        shutil.rmtree(out / "checkpoints", ignore_errors=True)
+    (out / "checkpoints").mkdir(parents=True, exist_ok=True)
+
+
+def remove_if_empty(out: Path, existed: bool) -> None:
+    """After a refusal: leave no folder that was not there before."""
+    if not existed and out.is_dir() and all(child.name == LOCK for child in out.iterdir()):
+        shutil.rmtree(out, ignore_errors=True)
+
+
+@contextmanager
+def locked(out: Path) -> Iterator[None]:
+    """Hold the folder's lock; it goes with the process, however that ends. Raises CheckpointError if another fit holds it."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        handle = (out / LOCK).open("w")
+    except OSError as error:
+        raise DataError(f"{out}: cannot be written ({error.strerror}); choose a folder that is writable") from error
+    with handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise CheckpointError(f"{out}: another fit is writing into this folder; wait for it or name another folder") from error
+        yield
+
+
+def write_setup(out: Path, config: Config, state: dict[str, Any], holdout: dict[str, list[str]], device: str) -> None:
+    """What is known before the first epoch."""
+    config.to_file(out / CONFIG)
+    write_text(out / PREPROCESSING, json.dumps(state))
+    write_text(out / HOLDOUT, json.dumps(holdout))
+    packages = ("torch", "pyro-ppl", "numpy", "pandas", "scikit-learn")
+    env = {
+        "cm2pyro": version("cm2pyro"),
+        "python": platform.python_version(),
+        **{name: version(name) for name in packages},
+        "seed": config.fit.seed,
+        "device": device,
+    }
+    write_text(out / ENV, json.dumps(env, indent=2) + "\n")
+
+
+def write_history(out: Path, records: list[dict[str, Any]]) -> None:
+    """metrics.jsonl, a line an epoch."""
+    write_text(out / HISTORY, "".join(json.dumps(record) + "\n" for record in records))
+
+
+def read_history(out: Path) -> list[dict[str, Any]]:
+    """Raises CheckpointError if metrics.jsonl is not there or broken."""
+    try:
+        return [json.loads(line) for line in (out / HISTORY).read_text(encoding="utf-8").splitlines()]
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{out / HISTORY}: cannot be read ({error}); fit again with --overwrite") from error
+
+
+def read_json(path: Path) -> Any:
+    """Raises CheckpointError if it is not there or not JSON."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error}); is this a run folder?") from error
+
+
+def read_config(run: Path) -> Config:
+    """Raises CheckpointError if the folder is no run."""
+    if not (run / CONFIG).is_file():
+        raise CheckpointError(f"{run}: is no run folder, {CONFIG} is not there; name a folder that 'cm2pyro fit' wrote")
+    try:
+        return Config.from_file(run / CONFIG)
+    except ConfigError as error:
+        raise CheckpointError(str(error)) from error

@@ -1,0 +1,95 @@
+"""The generative model as a Pyro program."""
+
+from collections.abc import Callable
+from contextlib import nullcontext
+
+import pyro
+import torch
+from pyro import poutine
+from pyro.distributions import Distribution
+from torch import Tensor, nn
+
+from cm2pyro import sites
+from cm2pyro.data.dataset import Batch
+from cm2pyro.distributions.latents import LatentChain
+from cm2pyro.distributions.mixture import CopulaMixture
+from cm2pyro.models.likelihoods import Likelihood
+
+
+class Model(nn.Module):
+    """The generative story.
+
+        weights, locs, scales, copula ~ priors                         (global sites, scaled by beta)
+        for i in plate("data", N, subsample=batch):
+            z_i1 ~ p(z_1)                                               (scaled by beta)
+            z_im ~ p(z_m | z_i1 … z_i(m−1))     for m = 2 … M            one site `z_<modality>` each, missing or not;
+                                                                        together the copula mixture, its component t summed out
+            y_i  ~ Likelihood(head(fusion(z_i1 … z_iM)))                where labelled
+
+    Which latents are scored: with `scores_missing` all of them; otherwise those of the observed modalities, so that a
+    row contributes log p(z_observed). That is exact for a guide that draws the missing ones from the model's own
+    conditional (the two densities cancel), and for one that fills in a constant.
+
+    With completions (`completions=True`, see `CopulaMixture.completions`) latent sites carry a leading dimension of one
+    completion per joint component, and the outcome is the mixture of its likelihoods, weighted by the responsibilities
+    p(t | z_observed): the discrete component is summed out, gradients to the weights included.
+
+    Args:
+        names: the modalities. build: values of the global sites -> mixture. priors: of the global sites.
+        fusion: (..., M, D) -> (..., width), with attribute `width`. beta: weight of the latents' and global terms.
+    """
+
+    def __init__(
+        self,
+        names: tuple[str, ...],
+        build: Callable[[dict[str, Tensor]], CopulaMixture],
+        priors: dict[str, Distribution],
+        fusion: nn.Module,
+        likelihood: Likelihood,
+        beta: float,
+        scores_missing: bool,
+    ) -> None:
+        super().__init__()
+        self.names = names
+        self.build = build
+        self.priors = priors
+        self.fusion = fusion
+        self.head = nn.Linear(int(fusion.width), likelihood.outputs)  # type: ignore[arg-type]
+        self.likelihood = likelihood
+        self.beta = beta
+        self.scores_missing = scores_missing
+
+    def sample_globals(self) -> dict[str, Tensor]:
+        """The global sites alone; what global guides are built on."""
+        return {name: pyro.sample(name, prior) for name, prior in self.priors.items()}
+
+    def outputs(self, z: Tensor) -> Tensor:
+        """Outputs of the outcome head: z (..., M, D) -> (..., outputs)."""
+        return self.head(self.fusion(z))
+
+    def outcome_dist(self, z: Tensor, log_weights: Tensor | None = None) -> Distribution:
+        """p(y | z) for z (B, M, D), or the mixture over completions z (L, B, M, D) with log weights (L, B)."""
+        outputs = self.outputs(z)
+        return self.likelihood.distribution(outputs) if log_weights is None else self.likelihood.mixture(outputs, log_weights)
+
+    def forward(self, batch: Batch, completions: bool = False) -> Tensor:
+        """Run the program on a minibatch; returns the latents (B, M, D) or (T, B, M, D)."""
+        with poutine.scale(scale=self.beta):
+            mixture = self.build(self.sample_globals())
+        scored = torch.ones_like(batch.observed) if self.scores_missing else batch.observed
+        shape = torch.Size((mixture.joint_components, len(batch)) if completions else (len(batch),))
+        data = pyro.plate(sites.PLATE, batch.size, subsample=batch.rows, dim=-1)
+        draws = pyro.plate(sites.DRAWS, shape[0], dim=-2) if completions else None
+        chain = LatentChain(mixture, scored, shape)
+        with data, poutine.scale(scale=self.beta):
+            for name in self.names:
+                with draws or nullcontext():
+                    chain.values.append(pyro.sample(sites.latent(name), chain.factor()))
+        z = torch.stack(chain.values, -2)
+        log_weights = mixture.responsibilities(z[0], batch.observed).mT if completions else None
+        with data:
+            outcome = self.outcome_dist(z, log_weights)
+            labels = self.likelihood.labels(batch.labels, z.dtype)
+            with poutine.mask(mask=batch.labelled):
+                pyro.sample(sites.OUTCOME, outcome, obs=labels)
+        return z

@@ -1,0 +1,77 @@
+"""Splits by subject: complete, disjoint, seeded, and refused in one line when they make no sense."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cm2pyro.data.splits import SPLITS, assign_splits, check_fractions, parse_splits
+from cm2pyro.errors import ConfigError, DataError
+
+THREE = {"train": 0.6, "val": 0.2, "test": 0.2}
+
+
+def test_parse_returns_the_fractions_in_a_fixed_order() -> None:
+    parsed = parse_splits(" val = 0.2, train=0.8")
+    assert parsed == {"train": 0.8, "val": 0.2}
+    assert list(parsed) == ["train", "val"]
+    assert parse_splits("test=1") == {"test": 1.0}
+    assert parse_splits("train=0.7,val=0.1,test=0.2")["test"] == 0.2
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("", "name=fraction"),
+        ("train", "name=fraction"),
+        ("train=most", "name=fraction"),
+        ("train=0.5,train=0.5", "twice"),
+        ("train=0.8,dev=0.2", "'dev'"),
+        ("train=1,val=0", "val=0 is not above 0"),
+        ("train=1.2,val=-0.2", "val=-0.2"),
+        ("train=nan", "not above 0"),
+        ("train=inf", "sum to inf"),
+        ("train=0.8,val=0.1", "sum to 0.9"),
+    ],
+)
+def test_parse_refuses_in_one_line(text: str, says: str) -> None:
+    with pytest.raises(ConfigError, match=says) as caught:
+        parse_splits(text)
+    assert "\n" not in str(caught.value)
+
+
+def test_no_fractions_are_refused() -> None:
+    with pytest.raises(ConfigError, match="sum to 0"):
+        check_fractions({})
+
+
+@given(
+    subjects=st.lists(st.text(min_size=1, max_size=4), min_size=5, max_size=60, unique=True),
+    seed=st.integers(0, 2**32),
+    data=st.data(),
+)
+def test_every_subject_is_in_one_split_whatever_the_order(subjects: list[str], seed: int, data: st.DataObject) -> None:
+    assigned = assign_splits(subjects, THREE, seed)
+    assert set(assigned) == set(subjects)
+    assert set(assigned.values()) == set(SPLITS)
+    repeats = data.draw(st.lists(st.sampled_from(subjects), max_size=10))
+    again = assign_splits(data.draw(st.permutations(subjects)) + repeats, dict(reversed(THREE.items())), seed)
+    assert again == assigned
+
+
+@given(count=st.integers(10, 500), train=st.floats(0.2, 0.8))
+def test_sizes_follow_the_fractions(count: int, train: float) -> None:
+    assigned = assign_splits(map(str, range(count)), {"train": train, "val": 1 - train}, 0)
+    assert abs(list(assigned.values()).count("train") - train * count) <= 0.5 + 1e-6
+
+
+def test_another_seed_gives_other_splits() -> None:
+    ids = [str(i) for i in range(100)]
+    assert assign_splits(ids, THREE, 0) != assign_splits(ids, THREE, 1)
+
+
+def test_too_few_subjects_and_a_negative_seed_are_refused() -> None:
+    with pytest.raises(DataError, match="1 subjects are too few to put one into val"):
+        assign_splits(["a"], {"train": 0.8, "val": 0.2}, 0)
+    assert assign_splits(["a"], {"train": 1.0}, 0) == {"a": "train"}
+    with pytest.raises(ConfigError, match="seed: found -1"):
+        assign_splits(["a", "b"], {"train": 1.0}, -1)
