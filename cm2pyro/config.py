@@ -6,15 +6,19 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from cm2pyro.errors import ConfigError
 from cm2pyro.files import write_text
-from cm2pyro.registry import describe, nearest
+from cm2pyro.registry import describe, nearest, not_a_switch, one_line, refuse_values
 
-Positive = Annotated[float, Field(gt=0)]
-PositiveInt = Annotated[int, Field(gt=0)]
-Fraction = Annotated[float, Field(ge=0, lt=1)]
+_NUMBER = BeforeValidator(not_a_switch)
+Positive = Annotated[float, _NUMBER, Field(gt=0)]
+PositiveInt = Annotated[int, _NUMBER, Field(gt=0)]
+NotNegative = Annotated[float, _NUMBER, Field(ge=0)]
+Fraction = Annotated[float, _NUMBER, Field(ge=0, lt=1)]
+_BINS = 10_000  # a grid with more would not fit into memory
+_NOT_INPUTS = ("sample_id", "subject_id", "split")  # columns of the manifest that no modality may be
 
 
 class Section(BaseModel):
@@ -42,6 +46,18 @@ class Task(Section):
     labels: list[str] | None = None
     classes: Annotated[list[str], Field(min_length=2)] | None = None  # multiclass; by default those found in training
 
+    @model_validator(mode="after")
+    def _fits_its_type(self) -> "Task":
+        for key, owner in (("classes", "multiclass"), ("labels", "multilabel")):
+            names = getattr(self, key)
+            if names is None:
+                continue
+            if self.type != owner:
+                raise ValueError(f"{key} belongs to type {owner}, this one is {self.type}; remove it")
+            if len(set(names)) < len(names) or not all(names):
+                raise ValueError(f"{key} holds a name twice or an empty one; expected distinct names; correct it")
+        return self
+
 
 class Modality(Open):
     """One modality: where it lives and what encodes it. Further keys are the encoder's options.
@@ -66,6 +82,12 @@ class Modality(Open):
             raise ValueError(f"hours and bin_hours belong to kind timeseries, this one is {self.kind}; remove them")
         if self.columns is not None and self.kind not in ("tabular", "embedding"):
             raise ValueError(f"columns belongs to kinds tabular and embedding, this one is {self.kind}; remove it")
+        if self.columns is not None and self.column is not None:
+            raise ValueError("column and columns both say where the modality lives; keep one")
+        if self.columns is not None and len(set(self.columns)) < len(self.columns):
+            raise ValueError("columns names one twice; keep one")
+        if self.kind == "timeseries" and (self.hours or 48) / (self.bin_hours or 2) > _BINS:
+            raise ValueError(f"hours / bin_hours asks for more than {_BINS} bins; widen bin_hours")
         return self
 
 
@@ -118,16 +140,15 @@ class Fit(Section):
     batch_size: PositiveInt = 64
     lr: Positive = 1e-3
     schedule: Literal["constant", "cosine"] = "constant"
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0  # on matrices of encoders and fusion
-    l1: Annotated[float, Field(ge=0)] = 0.0  # on the first layers of encoders that name one
+    weight_decay: NotNegative = 0.0  # on matrices of encoders and fusion
+    l1: NotNegative = 0.0  # on the first layers of encoders that name one
     clip: Positive = 10.0  # largest gradient norm
     ema: Fraction = 0.0  # decay of the exponential average of the weights; 0: off
-    beta: Annotated[float, Field(gt=0, le=1)] = 1e-3  # weight of the KL
+    beta: Annotated[float, _NUMBER, Field(gt=0, le=1)] = 1e-3  # weight of the KL
     modality_dropout: Fraction = 0.0  # chance that an observed modality is hidden from a training row
-    auxiliary: Annotated[float, Field(ge=0)] = 0.0  # weight of an outcome head per modality, training only
     restarts: PositiveInt = 3  # starts of the mixture that is fitted to the pilot latents
     patience: PositiveInt = 10
-    seed: int = 0
+    seed: Annotated[int, _NUMBER, Field(ge=0, lt=2**32)] = 0  # the range that numpy and scikit-learn take
 
 
 class Config(Section):
@@ -148,6 +169,14 @@ class Config(Section):
         for name in self.modalities:
             if not name.isidentifier():
                 raise ValueError(f"modalities: '{name}' is not a name; use letters, digits and underscores")
+        outcome = {self.task.label, *(self.task.labels or [])}
+        for name, modality in self.modalities.items():
+            if modality.table is not None:
+                continue  # its own columns are known only when it is read
+            for column in modality.columns or [modality.column or name]:
+                if column in outcome or column in _NOT_INPUTS:
+                    what = "the label of the task" if column in outcome else "not an input"
+                    raise ValueError(f"modalities.{name}: column '{column}' is {what}; name another column")
         return self
 
     @classmethod
@@ -156,10 +185,13 @@ class Config(Section):
         if not isinstance(raw, dict):
             raise ConfigError(f"{where}: expected a mapping with the keys {', '.join(cls.model_fields)}; found {type(raw).__name__}")
         _refuse_unknown(cls, raw, where)
+        refuse_values(raw, where)
         try:
             return cls.model_validate(raw)
         except ValidationError as error:
             raise ConfigError(f"{where}: {describe(error)}") from error
+        except (ArithmeticError, RecursionError) as error:  # a number or a nesting beyond all bounds
+            raise ConfigError(f"{where}: holds a value that is out of range ({one_line(error)}); write a smaller one") from error
 
     @classmethod
     def from_file(cls, path: str | Path, overrides: tuple[str, ...] = ()) -> "Config":
@@ -170,7 +202,8 @@ class Config(Section):
         return cls.from_dict(raw, str(path))
 
     def to_dict(self) -> dict[str, Any]:
-        return self.model_dump(mode="json", exclude_none=True)
+        """Plain JSON, which `from_dict` turns into an equal config."""
+        return self.model_dump(mode="json")
 
     def to_file(self, path: str | Path) -> None:
         """Write the resolved config, defaults included, atomically."""
@@ -181,22 +214,31 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     """A YAML mapping. Raises ConfigError: not readable, not YAML, aliases, not a mapping."""
     try:
         text = Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "not UTF-8 text"
-        raise ConfigError(f"{path}: cannot be read ({reason}); name a YAML file") from error
-    try:
-        # Aliases are refused: a few lines of them can unfold into gigabytes.
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=yaml.SafeLoader)):
-            raise ConfigError(f"{path}: YAML aliases (*name) are not allowed; write the value out")
-        raw = yaml.load(text, Loader=_Loader)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f", line {mark.line + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or "cannot be parsed"
-        raise ConfigError(f"{path}{line}: not valid YAML ({problem}); mend the file") from error
+        raise ConfigError(f"{path}: cannot be read ({reason}); expected a YAML file; name one") from error
+    raw = _parse(text, str(path), "mend the file")
     if not isinstance(raw, dict):
         raise ConfigError(f"{path}: expected a mapping with the keys {', '.join(Config.model_fields)}; found {type(raw).__name__}")
     return raw
+
+
+def _parse(text: str, where: str, remedy: str) -> Any:
+    try:
+        # Aliases are refused: a few lines of them can unfold into gigabytes.
+        for event in yaml.parse(text, Loader=yaml.SafeLoader):
+            if isinstance(event, yaml.AliasEvent):
+                line = event.start_mark.line + 1
+                raise ConfigError(f"{where}, line {line}: found the YAML alias *{one_line(event.anchor)}, expected a value; write it out")
+        return yaml.load(text, Loader=_Loader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark else ""
+        problem = one_line(getattr(error, "problem", None) or getattr(error, "reason", None) or "cannot be parsed")
+        raise ConfigError(f"{where}{line}: not valid YAML ({problem}); {remedy}") from error
+    except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
+        # PyYAML's own constructors raise these, for example for the date 2020-13-45.
+        raise ConfigError(f"{where}: holds a value that YAML cannot read ({one_line(error)}); quote it, or {remedy}") from error
 
 
 class _Loader(yaml.SafeLoader):
@@ -206,6 +248,8 @@ class _Loader(yaml.SafeLoader):
 def _mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[Any, Any]:
     seen = set()
     for key, _ in node.value:
+        if not isinstance(key, yaml.ScalarNode):
+            raise yaml.constructor.ConstructorError(None, None, "a key is not a word", key.start_mark)
         if key.value in seen:
             raise yaml.constructor.ConstructorError(None, None, f"key '{key.value}' stands twice", key.start_mark)
         seen.add(key.value)
@@ -213,11 +257,11 @@ def _mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[Any, Any]:
 
 
 def _float(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> float:
-    return float(loader.construct_scalar(node).replace("_", ""))
+    return float(loader.construct_scalar(node))
 
 
 _Loader.add_constructor("tag:yaml.org,2002:map", _mapping)
-_Loader.add_implicit_resolver("!exponent", re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789"))
+_Loader.add_implicit_resolver("!exponent", re.compile(r"^[-+]?([0-9]+(\.[0-9]*)?|\.[0-9]+)[eE][-+]?[0-9]+$"), list("-+.0123456789"))
 _Loader.add_constructor("!exponent", _float)
 
 
@@ -225,17 +269,15 @@ def apply_override(raw: dict[str, Any], override: str) -> None:
     """Set a key given as `a.b=c`; c is read as YAML. Raises ConfigError if it is not of that form."""
     key, sign, value = override.partition("=")
     parts = key.strip().split(".")
+    where = f"--set {one_line(override)}"
     if not sign or not all(parts):
-        raise ConfigError(f"--set {override}: expected key=value such as fit.epochs=10")
+        raise ConfigError(f"{where}: expected key=value such as fit.epochs=10")
     place: Any = raw
     for part in parts[:-1]:
         place = place.setdefault(part, {}) if isinstance(place, dict) else None
         if not isinstance(place, dict):
-            raise ConfigError(f"--set {override}: '{part}' is not a section of the config; name a key such as fit.epochs")
-    try:
-        place[parts[-1]] = yaml.load(value, Loader=_Loader)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"--set {override}: '{value}' is not a YAML value; quote it") from error
+            raise ConfigError(f"{where}: '{one_line(part)}' is not a section of the config; name a key such as fit.epochs")
+    place[parts[-1]] = _parse(value, where, "quote it")
 
 
 def _refuse_unknown(model: type[BaseModel], raw: Any, where: str, prefix: str = "") -> None:
@@ -245,7 +287,7 @@ def _refuse_unknown(model: type[BaseModel], raw: Any, where: str, prefix: str = 
     for key, value in raw.items():
         field = model.model_fields.get(str(key))
         if field is None:
-            full = f"{prefix}{key}"
+            full = f"{prefix}{one_line(key, 60)}"
             close = difflib.get_close_matches(str(key), [p.rsplit(".", 1)[-1] for p in _paths(Config)], n=1, cutoff=0.8)
             elsewhere = [p for p in _paths(Config) if close and p.rsplit(".", 1)[-1] == close[0]]
             if elsewhere and str(key) not in model.model_fields and close[0] not in model.model_fields:

@@ -27,9 +27,7 @@ def atomic(path: str | Path) -> Iterator[Path]:
     temporary = Path(name)
     try:
         yield temporary
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)
+        temporary.chmod(0o666 & ~_umask())
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -57,8 +55,9 @@ def fresh_folder(out: str | Path, overwrite: bool, ours: str) -> Iterator[Path]:
     """
     import shutil
 
-    out = Path(out)
-    check_out_folder(out, overwrite, ours)
+    check_out_folder(Path(out), overwrite, ours)
+    # Links followed and `.` named, so that what is replaced is the folder itself.
+    out = Path(out).resolve()
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
@@ -66,12 +65,27 @@ def fresh_folder(out: str | Path, overwrite: bool, ours: str) -> Iterator[Path]:
         raise DataError(f"{out}: cannot be written ({error.strerror}); choose a folder that is writable") from error
     try:
         yield temporary
+        temporary.chmod(0o777 & ~_umask())
         if out.exists():
-            shutil.rmtree(out)
-        temporary.chmod(0o755)
-        os.replace(temporary, out)
+            # The old folder is moved aside and deleted last: if anything fails, it or the new one is whole.
+            old = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}.old."))
+            os.replace(out, old)
+            try:
+                os.replace(temporary, out)
+            except OSError:
+                os.replace(old, out)
+                raise
+            shutil.rmtree(old)
+        else:
+            os.replace(temporary, out)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _umask() -> int:
+    umask = os.umask(0)
+    os.umask(umask)
+    return umask
 
 
 def check_out_folder(out: Path, overwrite: bool, ours: str) -> None:

@@ -1,23 +1,35 @@
 """Named things that a config can ask for: one table per kind, with checked options."""
 
+import datetime
 import difflib
 import inspect
-from collections.abc import Callable, Iterable
-from typing import Any, Generic, TypeVar
+import math
+from collections.abc import Callable, Iterable, Iterator
+from typing import Annotated, Any, Generic, TypeVar, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, ValidationError, create_model
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, create_model
 
 from cm2pyro.errors import ConfigError
 
 Entry = TypeVar("Entry", bound=Callable[..., Any])
 
 
+_MANY = 30  # names in a list that a message still shows whole
+
+
+def one_line(text: object, most: int = 200) -> str:
+    """Text from a user's file as a message can hold it: one line, printable, cut when long."""
+    flat = " ".join("".join(c if c.isprintable() or c.isspace() else "?" for c in str(text)).split())
+    return flat if len(flat) <= most else flat[: most - 1] + "…"
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """A sentence that names the nearest known word, and all of them when they are few."""
-    known = sorted(known)
+    known = sorted(str(word) for word in known)
     close = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
-    hint = f"did you mean '{close[0]}'? " if close else ""
-    return f"{hint}known: {', '.join(known)}"
+    hint = f"did you mean '{one_line(close[0])}'? " if close else ""
+    more = f" and {len(known) - _MANY} more" if len(known) > _MANY else ""
+    return f"{hint}known: {', '.join(one_line(word, 60) for word in known[:_MANY])}{more}"
 
 
 class Registry(Generic[Entry]):
@@ -62,15 +74,16 @@ class Registry(Generic[Entry]):
             ConfigError: an unknown option, or a value of the wrong type.
         """
         entry = self.get(name, where)
-        parameters = {p.name: p for p in inspect.signature(entry).parameters.values() if p.kind is p.KEYWORD_ONLY}
+        parameters = {p.name: p for p in _signature(entry).parameters.values() if p.kind is p.KEYWORD_ONLY}
         for key in given:
             if key not in parameters:
-                raise ConfigError(f"{where}.{key}: unknown key for {self.kind} '{name}'; {nearest(key, {*parameters, *also_known})}")
+                known = {*parameters, *also_known}
+                raise ConfigError(f"{where}.{one_line(key, 60)}: unknown key for {self.kind} '{name}'; {nearest(key, known)}")
         fields: dict[str, Any] = {
-            key: (Any if p.annotation is p.empty else p.annotation, ... if p.default is p.empty else p.default)
-            for key, p in parameters.items()
+            key: (_guarded(p.annotation), ... if p.default is p.empty else p.default) for key, p in parameters.items()
         }
-        model: type[BaseModel] = create_model("Options", __config__=ConfigDict(extra="forbid"), **fields)
+        settings = ConfigDict(extra="forbid", allow_inf_nan=False, arbitrary_types_allowed=True)
+        model: type[BaseModel] = create_model("Options", __config__=settings, **fields)
         try:
             checked = model(**given)
         except ValidationError as error:
@@ -78,11 +91,54 @@ class Registry(Generic[Entry]):
         return {key: getattr(checked, key) for key in parameters}
 
 
+def _signature(entry: Callable[..., Any]) -> inspect.Signature:
+    try:
+        # A module with `from __future__ import annotations` has its annotations as text.
+        return inspect.signature(entry, eval_str=True)
+    except (NameError, AttributeError, SyntaxError, TypeError):
+        return inspect.signature(entry)  # names that exist only for the type checker: those options go unchecked
+
+
+def not_a_switch(value: Any) -> Any:
+    """A validator for numbers: pydantic reads true and false as 1 and 0."""
+    if isinstance(value, bool):
+        raise ValueError("expected a number, true and false are none; write one")
+    return value
+
+
+def _guarded(annotation: Any) -> Any:
+    """The annotation, with switches refused where it asks for a number. Unresolved annotations check nothing."""
+    if annotation is inspect.Parameter.empty or isinstance(annotation, str):
+        return Any
+    parts = get_args(annotation)[:1] if get_origin(annotation) is Annotated else get_args(annotation) or (annotation,)
+    kinds = {get_args(part)[0] if get_origin(part) is Annotated else part for part in parts}
+    return Annotated[annotation, BeforeValidator(not_a_switch)] if kinds & {int, float} and bool not in kinds else annotation
+
+
+def refuse_values(raw: Any, where: str) -> None:
+    """Raises ConfigError for what JSON has no word for, wherever it stands: options and prior arguments are typed only later."""
+    for key, value in _leaves(raw):
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ConfigError(f"{where}: {key}: found {value}, expected a finite number; write one")
+        if isinstance(value, bytes | set | frozenset | datetime.date):
+            found = f"{one_line(value, 60)} ({type(value).__name__})"
+            raise ConfigError(f"{where}: {key}: found {found}, expected text, a number, a list or a mapping; quote it")
+
+
+def _leaves(raw: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    inner = raw.items() if isinstance(raw, dict) else enumerate(raw) if isinstance(raw, list | tuple) else None
+    if inner is None:
+        yield key, raw
+        return
+    for part, value in inner:
+        yield from _leaves(value, f"{key}.{one_line(part, 60)}" if key else one_line(part, 60))
+
+
 def describe(error: ValidationError, where: str = "") -> str:
     """The first problem that pydantic found, in one line: key, what was found, what was expected."""
     problem = error.errors()[0]
-    key = ".".join(str(part) for part in ([where] if where else []) + [*problem["loc"]])
+    key = ".".join(one_line(part, 60) for part in ([where] if where else []) + [*problem["loc"]])
     found = problem.get("input")
-    shown = "" if isinstance(found, dict) else f"; found {found!r}"
-    message = problem["msg"].removeprefix("Value error, ")
-    return f"{key}: {message}{shown}"
+    shown = "" if isinstance(found, dict | BaseModel) else f"; found {one_line(repr(found), 80)}"
+    message = one_line(problem["msg"].removeprefix("Value error, "), 300)
+    return f"{key}: {message}{shown}" if key else f"{message}{shown}"

@@ -1,8 +1,6 @@
 """What a manifest holds, as a fit would read it."""
 
-from itertools import product
-
-import numpy as np
+from collections import Counter
 
 from cm2pyro.config import Config
 from cm2pyro.data.labels import UNLABELLED, classes_of, read_labels
@@ -26,9 +24,9 @@ def describe(manifest: Manifest, config: Config, views: dict[str, tuple[str, ...
     for m, name in enumerate(preparation.names):
         lines.append(f"modality {name}: {int(seen[:, m].sum())} of {len(manifest)} rows ({seen[:, m].mean():.1%})")
     lines += preparation.notes
-    for pattern in product([True, False], repeat=seen.shape[1]):
-        count = int((seen == np.array(pattern)).all(1).sum())
-        if count and seen.shape[1] > 1:
-            there = " + ".join(name for name, has in zip(preparation.names, pattern, strict=True) if has) or "nothing observed"
-            lines.append(f"  {there}: {count} rows")
+    # The patterns that occur: all that could would be 2^M.
+    patterns = Counter(tuple(row) for row in seen.tolist())
+    for pattern in sorted(patterns, reverse=True) if seen.shape[1] > 1 else []:
+        there = " + ".join(name for name, has in zip(preparation.names, pattern, strict=True) if has) or "nothing observed"
+        lines.append(f"  {there}: {patterns[pattern]} rows")
     return lines

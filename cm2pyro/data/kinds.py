@@ -47,6 +47,10 @@ class Kind:
         """Shape of one row of each view, known once fitted."""
         raise NotImplementedError
 
+    def inputs(self) -> list[str]:
+        """Names of the columns or variables that were learned from, where they come from a table; known once fitted."""
+        return []
+
     def state(self) -> dict[str, Any]:
         raise NotImplementedError
 

@@ -6,6 +6,7 @@ from numpy.typing import NDArray
 from cm2pyro.config import Task
 from cm2pyro.data.manifest import Manifest
 from cm2pyro.errors import ConfigError, DataError
+from cm2pyro.registry import one_line
 
 UNLABELLED = -1
 
@@ -25,7 +26,9 @@ def classes_of(manifest: Manifest, task: Task) -> tuple[str, ...]:
     manifest.require([task.label], "it holds the labels of the task")
     found = sorted({value for value in manifest.frame[task.label] if value != ""})
     if len(found) < 2:
-        raise DataError(f"{manifest.name}: column '{task.label}' holds {len(found)} classes; a multiclass task needs two or more")
+        raise DataError(
+            f"{manifest.name}: column '{task.label}' holds {len(found)} classes; expected two or more; correct the labels or the task"
+        )
     return tuple(found)
 
 
@@ -41,9 +44,9 @@ def read_labels(manifest: Manifest, task: Task, classes: tuple[str, ...]) -> NDA
         index |= {"0.0": 0, "1.0": 1}
     labels = manifest.frame[task.label].map(index)
     for row in labels.isna().to_numpy().nonzero()[0][:1]:
-        found = manifest.frame[task.label].iloc[row]
+        found = one_line(manifest.frame[task.label].iloc[row], 60)
         raise DataError(
-            f"{manifest.where(row)}, column '{task.label}': label is '{found}'; expected one of {', '.join(classes)} or empty; "
+            f"{manifest.where(row)}, column '{task.label}': label is '{found}'; expected one of {one_line(', '.join(classes))} or empty; "
             "correct the label or the task in the config"
         )
     return labels.to_numpy().astype(np.int64)

@@ -1,15 +1,23 @@
-"""The manifest: one row a sample, one column a modality, read as text."""
+"""The manifest: one row a sample, one column a modality, read as text; and tables, read the same way."""
 
+import csv
+import io
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from cm2pyro.errors import DataError
-from cm2pyro.registry import nearest
+from cm2pyro.registry import nearest, one_line
 
 SPLITS = ("train", "val", "test")
+_SHOWN = 60  # characters of a cell that a message repeats
 
 
 @dataclass(frozen=True)
@@ -17,8 +25,9 @@ class Manifest:
     """A checked manifest.
 
     Attributes:
-        frame: one row a sample, every column text, an empty cell is ''. name: the file, for messages.
-        root: the folder that paths in cells and tables in a config are relative to.
+        frame: one row a sample, every column text, an empty cell is ''. Its index is the row in the file as a
+            spreadsheet counts, the header being row 1; `take` keeps it, so that messages name the row of the file.
+        name: the file, for messages. root: the folder that paths in cells and tables in a config are relative to.
     """
 
     frame: pd.DataFrame
@@ -38,8 +47,8 @@ class Manifest:
         return self.frame["subject_id" if "subject_id" in self.frame else "sample_id"].tolist()
 
     def where(self, row: int) -> str:
-        """How a row is named in messages; rows count as a spreadsheet shows them, the header being row 1."""
-        return f"{self.name}, row {row + 2} (sample_id {self.frame['sample_id'].iloc[row]})"
+        """How the row at a position is named in messages."""
+        return f"{self.name}, row {self.frame.index[row]} (sample_id {one_line(self.frame['sample_id'].iloc[row], _SHOWN)})"
 
     def rows(self, split: str) -> list[int]:
         """Positions of the rows of a split; none if there is no split column."""
@@ -49,7 +58,7 @@ class Manifest:
 
     def take(self, rows: Iterable[int]) -> "Manifest":
         """A manifest of some of the rows."""
-        return Manifest(self.frame.iloc[list(rows)].reset_index(drop=True), self.name, self.root)
+        return Manifest(self.frame.iloc[list(rows)], self.name, self.root)
 
     def require(self, columns: Iterable[str], why: str) -> None:
         """Raises DataError if one of the columns is absent."""
@@ -65,60 +74,170 @@ class Manifest:
 
 def inside(root: Path, name: str, where: str) -> Path:
     """`root / name`, refused when it leaves `root` (links followed) or is not a file that can be opened."""
+    shown = one_line(name, _SHOWN)
     try:
         path = (root / name).resolve()
-        leaves = Path(name).is_absolute() or not path.is_relative_to(root.resolve())
-        if leaves:
-            raise DataError(f"{where}: path '{name}' leaves the manifest's folder; expected a relative path inside it; move the file there")
+        if Path(name).is_absolute() or not path.is_relative_to(root.resolve()):
+            raise DataError(
+                f"{where}: path '{shown}' leaves the manifest's folder; expected a relative path inside it; move the file there"
+            )
         if not path.is_file():
-            raise DataError(f"{where}: file '{name}' is not there or not a file; expected one in {root}; correct the path")
+            raise DataError(f"{where}: file '{shown}' is not there or not a file; expected one in {root}; correct the path")
         with path.open("rb"):
             pass
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise DataError(f"{where}: file '{name[:80]}' cannot be read ({reason}); correct the path or its permissions") from error
+    except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: a loop of links
+        reason = one_line(getattr(error, "strerror", None) or error)
+        raise DataError(f"{where}: file '{shown}' cannot be read ({reason}); correct the path or its permissions") from error
     return path
 
 
 def read_table(path: Path, where: str = "", numbers: bool = False) -> pd.DataFrame:
     """A CSV or Parquet file with every column as text; an empty cell is ''. Raises DataError, one line.
 
-    With `numbers`, numeric columns of a Parquet file other than sample_id stay numeric: long tables have millions of rows.
+    The index is the row in the file as a spreadsheet counts, the header being row 1. With `numbers`, numeric columns of
+    a Parquet file other than sample_id stay numeric, as float64: long tables have millions of rows.
     """
     where = where or str(path)
+    if path.suffix.lower() in (".parquet", ".pq"):
+        return _read_parquet(path, where, numbers)
+    header, records, rows = read_records(path, where)
+    columns = zip(*records, strict=True) if records else [()] * len(header)
+    return _frame(dict(zip(header, columns, strict=True)), rows)
+
+
+def read_records(path: Path, where: str) -> tuple[list[str], list[list[str]], list[int]]:
+    """Header, records and the row of each in the file, of a CSV; every record is as wide as the header. Raises DataError.
+
+    pandas' own reader takes surplus fields for row labels and fills short rows: both shift values under wrong names.
+    """
     try:
-        if path.suffix.lower() in (".parquet", ".pq"):
-            frame = pd.read_parquet(path)
-            if any(not isinstance(column, str) for column in frame.columns):
-                raise DataError(f"{where}: column names are not text; write the table with named columns")
-            keep = {c for c in frame.columns if numbers and c != "sample_id" and pd.api.types.is_numeric_dtype(frame[c])}
-            return frame.assign(**{column: _as_text(frame[column]) for column in frame.columns if column not in keep})
-        return pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+        data = path.read_bytes()
+        text = data.decode("utf-8-sig")
     except OSError as error:
         raise DataError(f"{where}: cannot be read ({error.strerror or error}); name a CSV or Parquet file") from error
     except UnicodeDecodeError as error:
-        raise DataError(f"{where}: not UTF-8 text (byte {error.start}); save it as UTF-8") from error
-    except pd.errors.EmptyDataError as error:
-        raise DataError(f"{where}: the file is empty; expected a header and rows") from error
-    except (pd.errors.ParserError, ValueError) as error:  # pyarrow's errors are ValueErrors
-        reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
-        raise DataError(f"{where}: cannot be parsed ({reason}); expected a CSV or Parquet table") from error
+        at = data.count(b"\n", 0, error.start) + 1
+        raise DataError(f"{where}, line {at}: not UTF-8 text; expected a CSV; save it as UTF-8") from error
+    if "\0" in text:
+        line = text.count("\n", 0, text.index("\0")) + 1
+        raise DataError(
+            f"{where}, line {line}: found a NUL byte, expected a CSV as UTF-8 text; save it as UTF-8, or name it .parquet if it is one"
+        )
+    header: list[str] = []
+    records: list[list[str]] = []
+    rows: list[int] = []
+    line = 1
+    limit = csv.field_size_limit(max(len(text), 1))  # the module's own limit is shorter than a long note
+    try:
+        reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+        for row, record in enumerate(reader, 1):
+            if header and len(record) == len(header):
+                records.append(record)
+                rows.append(row)
+            elif record and (len(record) > 1 or record[0].strip()):
+                if header:
+                    raise DataError(
+                        f"{where}, line {line}: {len(record)} fields, expected {len(header)} as in the header; "
+                        "correct the line, and quote fields that hold commas"
+                    )
+                header = record
+            line = reader.line_num + 1
+    except csv.Error as error:
+        raise DataError(
+            f"{where}, line {line}: not a CSV record ({error}); expected quotes to open and close a field; correct the line"
+        ) from error
+    finally:
+        csv.field_size_limit(limit)
+    if not header:
+        raise DataError(f"{where}: the file is empty; expected a header and rows; write it again")
+    _check_names(header, where)
+    return header, records, rows
 
 
-def _as_text(column: pd.Series) -> pd.Series:
-    if isinstance(column.dtype, pd.StringDtype):
-        return column.fillna("").astype(object)
-    text = column.astype(object).where(column.notna(), "")
-    return text.map(lambda value: value if isinstance(value, str) else _plain(value)).astype(object)
+def _read_parquet(path: Path, where: str, numbers: bool) -> pd.DataFrame:
+    try:
+        # An open file: from a path pyarrow would also read folders, and columns from folder names such as split=1.
+        with path.open("rb") as opened:
+            table = pq.ParquetFile(opened).read()
+        names = [name for name in table.column_names if not name.startswith("__index_level_")]
+        _check_names(names, where)
+        return _frame({name: _column(table[name], numbers and name != "sample_id") for name in names}, range(2, len(table) + 2))
+    except DataError:
+        raise
+    except (pa.ArrowException, ArithmeticError, LookupError, MemoryError, NotImplementedError, OSError, TypeError, ValueError) as error:
+        reason = one_line(getattr(error, "strerror", None) or error) or type(error).__name__
+        raise DataError(f"{where}: cannot be read ({reason}); expected a Parquet file; write it again or correct the path") from error
 
 
-def _plain(value: object) -> str:
+def _column(column: pa.ChunkedArray, number: bool) -> Any:
+    kind = column.type
+    types = pa.types
+    if number and (types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind) or types.is_decimal(kind)):
+        return column.cast(pa.float64(), safe=False).to_numpy()
+    if types.is_integer(kind):
+        column = column.cast(pa.string())  # exact, also beyond 2^53 and beside gaps
+    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+        return column.fill_null("").to_numpy()
+    return as_text(pd.Series(column.to_pylist(), dtype=object))
+
+
+def _frame(columns: dict[str, Any], rows: Iterable[int]) -> pd.DataFrame:
+    # Object columns hold plain str; pandas 3 would otherwise infer a dtype of its own.
+    made = {name: cells if isinstance(cells, np.ndarray) else np.array(cells, dtype=object) for name, cells in columns.items()}
+    index = pd.Index(list(rows) if not isinstance(rows, range) else rows)
+    return pd.DataFrame({name: pd.Series(cells, index, dtype=cells.dtype) for name, cells in made.items()}, index=index)
+
+
+def _check_names(names: Iterable[Any], where: str) -> None:
+    seen: set[str] = set()
+    for j, name in enumerate(names):
+        if not isinstance(name, str):
+            raise DataError(f"{where}: column {j + 1} is named {one_line(repr(name), _SHOWN)}, expected text; name it")
+        if not name.strip():
+            raise DataError(
+                f"{where}: column {j + 1} has no name; expected one for every column; name it, or write the table without its row index"
+            )
+        if name in seen:
+            raise DataError(f"{where}: column '{one_line(name, _SHOWN)}' stands twice; expected every name once; rename one")
+        seen.add(name)
+
+
+def as_text(column: pd.Series) -> NDArray[np.object_]:
+    """Cells as text, '' where one is missing."""
+    if column.dtype == object and pd.api.types.infer_dtype(column, skipna=False) == "string":
+        return column.to_numpy()
+    missing = column.isna().to_numpy()
+    cells = column.astype(object).tolist()
+    return np.array(["" if gap else _plain(cell) for cell, gap in zip(cells, missing, strict=True)], dtype=object)
+
+
+def _plain(value: Any) -> str:
     # Whole floats lose their '.0', which pandas adds to integer columns with gaps; arrays become JSON lists.
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bytes):
+        return value.decode("utf-8")
     if hasattr(value, "tolist"):
         value = value.tolist()
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    if isinstance(value, list | tuple):
+        try:
+            return str(np.asarray(value, dtype=np.float64).tolist())
+        except (OverflowError, TypeError, ValueError):
+            return str(value)
     return str(value)
+
+
+def parse_numbers(cells: pd.Series) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Numbers of a column, NaN where a cell is empty or says nan; and the positions of cells that are not finite numbers."""
+    if pd.api.types.is_numeric_dtype(cells):
+        values = cells.to_numpy(dtype=np.float64, na_value=np.nan)
+        return values, np.flatnonzero(np.isinf(values))
+    text = cells.to_numpy(dtype=object)
+    values = pd.to_numeric(pd.Series(text, dtype=object), errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
+    odd = np.flatnonzero(~np.isfinite(values))
+    return values, np.array([i for i in odd if text[i] != "" and text[i].strip().lower() not in ("", "nan")], dtype=np.int64)
 
 
 def read_manifest(source: str | Path | pd.DataFrame) -> Manifest:
@@ -132,35 +251,48 @@ def read_manifest(source: str | Path | pd.DataFrame) -> Manifest:
             two splits.
     """
     if isinstance(source, pd.DataFrame):
-        frame, name, root = source.reset_index(drop=True).apply(_as_text), "the data frame", Path.cwd()
+        name, root = "the data frame", Path.cwd()
+        if source.index.name == "sample_id" and "sample_id" not in source:
+            source = source.reset_index()
+        _check_names(source.columns, name)
+        try:
+            frame = _frame({column: as_text(source[column]) for column in source}, range(2, len(source) + 2))
+        except UnicodeDecodeError as error:
+            raise DataError(f"{name}: holds bytes that are not UTF-8 text; expected text; decode them") from error
     else:
         path = Path(source)
         frame, name, root = read_table(path), str(path), path.parent
     manifest = Manifest(frame, name, root)
-    duplicated = frame.columns[frame.columns.duplicated()]
-    if len(duplicated):
-        raise DataError(f"{name}: column '{duplicated[0]}' stands twice; rename one")
     manifest.require(["sample_id"], "every row needs one")
     if frame.empty:
-        raise DataError(f"{name}: no rows; expected one row a sample")
-    for row in (frame["sample_id"].str.strip() == "").to_numpy().nonzero()[0][:1]:
-        raise DataError(f"{name}, row {row + 2}: sample_id is empty; give every row its own")
-    for row in frame["sample_id"].duplicated().to_numpy().nonzero()[0][:1]:
-        first = frame["sample_id"].tolist().index(frame["sample_id"].iloc[row])
-        raise DataError(f"{manifest.where(row)}: sample_id stands already in row {first + 2}; give every row its own")
+        raise DataError(f"{name}: no rows; expected one row a sample; add them")
+    for row in _first(frame["sample_id"].str.strip() == ""):
+        raise DataError(f"{name}, row {frame.index[row]}: sample_id is empty; expected one; give every row its own")
+    for row in _first(frame["sample_id"].duplicated()):
+        first = frame.index[frame["sample_id"].tolist().index(frame["sample_id"].iloc[row])]
+        raise DataError(f"{manifest.where(row)}: sample_id stands already in row {first}; expected every one once; give every row its own")
     if "split" in frame:
-        for row in (~frame["split"].isin(SPLITS)).to_numpy().nonzero()[0][:1]:
-            found = frame["split"].iloc[row]
-            raise DataError(f"{manifest.where(row)}: split is '{found}'; expected one of {', '.join(SPLITS)}")
+        for row in _first(~frame["split"].isin(SPLITS)):
+            found = one_line(frame["split"].iloc[row], _SHOWN)
+            raise DataError(f"{manifest.where(row)}: split is '{found}'; expected one of {', '.join(SPLITS)}; correct it")
     if "subject_id" in frame:
-        for row in (frame["subject_id"].str.strip() == "").to_numpy().nonzero()[0][:1]:
-            raise DataError(f"{manifest.where(row)}: subject_id is empty; give the subject, or the sample_id if every sample is one")
+        # Spaces around an id must not hide that a subject is in two splits.
+        subjects = frame["subject_id"].str.strip()
+        for row in _first(subjects == ""):
+            raise DataError(
+                f"{manifest.where(row)}: subject_id is empty; expected the subject, or the sample_id if every sample is one; fill it"
+            )
         if "split" in frame:
-            first_split = frame.groupby("subject_id")["split"].transform("first")
-            for row in (frame["split"] != first_split).to_numpy().nonzero()[0][:1]:
-                subject, here, there = frame["subject_id"].iloc[row], frame["split"].iloc[row], first_split.iloc[row]
+            first_split = frame["split"].groupby(subjects).transform("first")
+            for row in _first(frame["split"] != first_split):
+                subject, here, there = one_line(subjects.iloc[row], _SHOWN), frame["split"].iloc[row], first_split.iloc[row]
                 raise DataError(
                     f"{manifest.where(row)}: subject '{subject}' is in splits {there} and {here}; expected one split a subject; "
                     "assign splits by subject"
                 )
     return manifest
+
+
+def _first(wrong: pd.Series) -> NDArray[np.int64]:
+    """Position of the first True, if there is one."""
+    return wrong.to_numpy(dtype=bool).nonzero()[0][:1]

@@ -1,6 +1,8 @@
 """From a manifest and a config to a data set, with what was learned from the training rows kept for later."""
 
+import os
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -55,16 +57,30 @@ class Preparation:
         labels = read_labels(manifest, self.task, self.classes)
         self._check_training_labels(manifest, labels[train])
         raw = {}
-        for name, kind in self.kinds.items():
+        kinds = {}
+        for name, old in self.kinds.items():
+            # A new reader: what an earlier fit learned must not decide what counts as observed now.
+            kind = kinds[name] = type(old)(name, old.modality, old.views)
             raw[name] = kind.read(manifest)
             if not kind.observed(raw[name])[train].any():
-                place = kind.modality.table or f"column '{kind.modality.column or name}'"
                 raise DataError(
-                    f"{manifest.name}: modality '{name}' ({place}) is missing in every training row; "
+                    f"{manifest.name}: modality '{name}' ({_place(kind)}) is missing in every training row; "
                     "expected at least one row that has it; add the data or remove the modality from the config"
                 )
             kind.fit(raw[name], train)
+            self._check_inputs(manifest, kind)
+        self.kinds = kinds
         return self._dataset(manifest, raw, labels)
+
+    def _check_inputs(self, manifest: Manifest, kind: Kind) -> None:
+        outcome = [self.task.label, *(self.task.labels or [])]
+        for column in kind.inputs():
+            if column in outcome or column in ("subject_id", "split"):
+                what = "the label of the task" if column in outcome else "not an input"
+                raise DataError(
+                    f"{manifest.name}: modality '{kind.name}' ({_place(kind)}) would read column '{column}', which is {what}; "
+                    "expected inputs alone; name those in the config with columns, or remove it from the data"
+                )
 
     def _check_training_labels(self, manifest: Manifest, labels: NDArray[np.int64]) -> None:
         present = set(labels.tolist()) - {UNLABELLED}
@@ -90,7 +106,7 @@ class Preparation:
 
     def _read(self, kind: Kind, manifest: Manifest) -> Any:
         table = kind.modality.table
-        if table is not None and not (manifest.root / table).exists():
+        if table is not None and _absent(manifest, table):
             self.notes.append(f"modality {kind.name}: {table} is not beside {manifest.name}; every row counts as missing")
             return None
         return kind.read(manifest)
@@ -118,5 +134,21 @@ class Preparation:
             self.classes = tuple(state["classes"])
             for name, kind in self.kinds.items():
                 kind.load(state["modalities"][name])
-        except (KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise CheckpointError(f"preprocessing.json: does not fit the config ({error!r}); fit again") from error
+
+
+def _place(kind: Kind) -> str:
+    modality = kind.modality
+    if modality.table is None and modality.columns is not None:
+        return f"columns {', '.join(modality.columns[:5])}{' …' if len(modality.columns) > 5 else ''}"
+    return modality.table or f"column '{modality.column or kind.name}'"
+
+
+def _absent(manifest: Manifest, table: str) -> bool:
+    """Whether nothing of that name is there. What cannot even be looked up is for the reader to refuse."""
+    try:
+        leaves = Path(table).is_absolute() or ".." in Path(table).parts
+        return not leaves and not os.path.lexists(manifest.root / table)
+    except (OSError, ValueError):
+        return False

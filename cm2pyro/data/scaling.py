@@ -25,7 +25,9 @@ class Standard:
         loc = filled.sum(0) / np.maximum(counts, 1)
         centred = np.where(np.isfinite(x), x - loc, 0.0)
         scale = np.sqrt((centred**2).sum(0) / np.maximum(counts, 1))
-        return cls(loc, np.where(scale > 1e-8 * np.maximum(1.0, np.abs(loc)), scale, np.inf))
+        # Relative to the values themselves: what is left of a constant column is rounding, and units may be tiny.
+        largest = np.abs(filled).max(0, initial=0.0)
+        return cls(loc, np.where(scale > 1e-10 * largest, scale, np.inf))
 
     def __call__(self, x: Matrix) -> Matrix:
         return (x - self.loc) / self.scale
@@ -39,13 +41,15 @@ class Standard:
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> Self:
-        return cls(np.array(state["loc"]), np.array([np.inf if s is None else s for s in state["scale"]]))
+        scale = [np.inf if s is None else s for s in state["scale"]]
+        return cls(np.array(state["loc"], dtype=np.float64), np.array(scale, dtype=np.float64))
 
 
 class QuantileNormal:
     """Normal scores per column: the empirical distribution function of the training rows, then Φ⁻¹, clipped at ±3. NaN stays NaN.
 
-    A value between training values is interpolated; ties share the middle of their ranks, so a constant column is 0.
+    A value between training values is interpolated; ties share the middle of their ranks, so a constant column is 0. A
+    column without training values is NaN throughout: nothing is known about it.
     """
 
     def __init__(self, columns: list[tuple[Matrix, Matrix]]) -> None:
@@ -69,7 +73,8 @@ class QuantileNormal:
         scores = np.full_like(x, np.nan)
         for j, (values, normal) in enumerate(self.columns):
             present = np.isfinite(x[:, j])
-            scores[present, j] = np.interp(x[present, j], values, normal) if len(values) else 0.0
+            if len(values):
+                scores[present, j] = np.interp(x[present, j], values, normal)
         return scores
 
     def state(self) -> dict[str, Any]:
@@ -77,7 +82,7 @@ class QuantileNormal:
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> Self:
-        return cls([(np.array(values), np.array(normal)) for values, normal in state["columns"]])
+        return cls([(np.array(values, dtype=np.float64), np.array(normal, dtype=np.float64)) for values, normal in state["columns"]])
 
 
 def curved(scores: Matrix) -> Matrix:

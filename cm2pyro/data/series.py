@@ -1,14 +1,17 @@
 """Time series as they come: long or wide, a file a sample or one table for all."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from cm2pyro.config import Modality
-from cm2pyro.data.manifest import Manifest, inside, read_table
+from cm2pyro.data.manifest import Manifest, as_text, inside, parse_numbers, read_records, read_table
 from cm2pyro.errors import DataError
+from cm2pyro.registry import one_line
 
 HOURS, BIN_HOURS = 48.0, 2.0  # the window and the bins where a config names none
 
@@ -48,35 +51,74 @@ def read_series(manifest: Manifest, name: str, modality: Modality) -> Events:
     Raises:
         DataError: a file or table that is not there, lacks its columns, or holds something that is not a number.
     """
-    rows = {sample: i for i, sample in enumerate(manifest.ids)}
-    if modality.table is not None:
-        where = f"{modality.table} (modality {name})"
-        frame = read_table(inside(manifest.root, modality.table, f"modality {name}, table"), where, numbers=True)
-        if "sample_id" not in frame:
-            raise DataError(f"{where}: column 'sample_id' is missing; expected sample_id, hours and the measurements")
-        known = frame["sample_id"].map(rows)
-        # Lines of other samples are legal: one table can serve several manifests.
-        frame, known = frame[known.notna()], known[known.notna()]
-        long = _long(frame.drop(columns="sample_id"), known.to_numpy(dtype=np.int64), where)
-    else:
-        column = modality.column or name
-        parts = []
-        cells = manifest.frame[column] if column in manifest.frame else [""] * len(manifest)
-        for row, cell in enumerate(cells):
-            if cell != "":
-                path = manifest.file(row, column)
-                where = f"{cell} ({manifest.where(row)})"
-                frame = read_table(path, where)
-                parts.append(_long(frame, np.full(len(frame), row, dtype=np.int64), where))
-        long = (
-            pd.concat(parts, ignore_index=True) if parts else _long(pd.DataFrame(columns=["hours"], dtype=str), np.zeros(0, np.int64), name)
-        )
+    table = modality.table
+    parts = _from_files(manifest, modality.column or name) if table is None else [_from_table(manifest, name, table)]
+    long = pd.concat(parts, ignore_index=True) if len(parts) > 1 else (parts or [_NOTHING])[0]
     window = modality.hours or HOURS
     long = long[(long["hours"] >= 0) & (long["hours"] <= window)]
     variables, names = pd.factorize(long["variable"], sort=True)
     return _ordered(
         long["row"].to_numpy(), variables.astype(np.int64), long["hours"].to_numpy(), long["value"].to_numpy(), tuple(names), len(manifest)
     )
+
+
+def _from_table(manifest: Manifest, name: str, table: str) -> pd.DataFrame:
+    where = f"{table} (modality {name})"
+    frame = read_table(inside(manifest.root, table, f"modality {name}, table"), where, numbers=True)
+    if "sample_id" not in frame:
+        raise DataError(f"{where}: column 'sample_id' is missing; expected sample_id, hours and the measurements; add it")
+    # Lines of other samples are legal: one table can serve several manifests.
+    known = frame["sample_id"].map({sample: i for i, sample in enumerate(manifest.ids)})
+    frame, known = frame[known.notna()], known[known.notna()]
+    return _long(frame.drop(columns="sample_id"), known.to_numpy(dtype=np.int64), where, _lines(where, frame.index))
+
+
+def _from_files(manifest: Manifest, column: str) -> list[pd.DataFrame]:
+    """A file a sample. Files with the same header are parsed together: for thousands of small ones that is 20 times quicker."""
+    if column not in manifest.frame:
+        return []
+    groups: dict[tuple[str, ...], _Group] = {}
+    parts = []
+    for row, cell in enumerate(manifest.frame[column]):
+        if cell == "":
+            continue
+        where = f"{one_line(cell, 60)} ({manifest.where(row)})"
+        path = manifest.file(row, column)
+        if path.suffix.lower() in (".parquet", ".pq"):
+            frame = read_table(path, where, numbers=True)
+            parts.append(_long(frame, np.full(len(frame), row), where, _lines(where, frame.index)))
+            continue
+        names, records, lines = read_records(path, where)
+        group = groups.setdefault(tuple(names), _Group(where))
+        group.records += records
+        group.lines += lines
+        group.rows += [row] * len(records)
+    for header, group in groups.items():
+        # zip turns records into columns; a header alone gives empty ones.
+        cells = zip(*group.records, strict=True) if group.records else [()] * len(header)
+        columns = dict(zip(header, cells, strict=True))
+        frame = pd.DataFrame({name: pd.Series(values, dtype=object) for name, values in columns.items()})
+
+        def place(i: int, group: _Group = group) -> str:
+            row = group.rows[i]
+            return f"{one_line(manifest.frame[column].iloc[row], 60)} ({manifest.where(row)}), line {group.lines[i]}"
+
+        parts.append(_long(frame, np.array(group.rows, dtype=np.int64), group.where, place))
+    return parts
+
+
+def _lines(where: str, lines: pd.Index) -> Callable[[int], str]:
+    return lambda i: f"{where}, line {lines[i]}"
+
+
+@dataclass
+class _Group:
+    """Records of the files that share a header. `where` names the first of them."""
+
+    where: str
+    records: list[list[str]] = field(default_factory=list)
+    lines: list[int] = field(default_factory=list)
+    rows: list[int] = field(default_factory=list)
 
 
 def _ordered(
@@ -91,43 +133,56 @@ def _ordered(
     return Events(samples[order], variables[order], hours[order], values[order], names, rows)
 
 
-def _long(frame: pd.DataFrame, rows: NDArray[np.int64], where: str) -> pd.DataFrame:
-    """Columns row, hours, variable, value, without missing values. Long tables have `variable` and `value`; others are wide."""
-    columns = {str(column).strip().lower(): column for column in frame.columns}
+def _long(frame: pd.DataFrame, rows: NDArray[np.int64], where: str, place: Callable[[int], str]) -> pd.DataFrame:
+    """Columns row, hours, variable, value, without missing values. Long tables have `variable` and `value`; others are wide.
+
+    `where` names the file and `place(i)` the line of record i, for messages.
+    """
+    columns: dict[str, str] = {}
+    for column in frame.columns:
+        key = column.strip().lower()
+        if key in columns and key in ("hours", "variable", "value"):
+            raise DataError(f"{where}: columns '{columns[key]}' and '{column}' both are {key}; expected one; rename the other")
+        columns.setdefault(key, column)
     if "hours" not in columns:
         raise DataError(
             f"{where}: column 'hours' is missing; expected hours, variable, value (long) or hours and a column a variable (wide); "
-            f"found {', '.join(map(str, frame.columns[:6]))}"
+            f"found {', '.join(one_line(column, 40) for column in frame.columns[:6])}; rename or add it"
         )
-    hours = _numbers(frame[columns["hours"]], "hours", where, empty=False)
+    hours = _numbers(frame[columns["hours"]], place)
+    for i in np.flatnonzero(np.isnan(hours))[:1]:
+        raise DataError(f"{place(i)}, column '{columns['hours']}': is empty, expected a finite number; fill it or remove the line")
     if "variable" in columns and "value" in columns:
-        variable = frame[columns["variable"]].to_numpy(dtype=object)
+        variable = as_text(frame[columns["variable"]])
         for i in np.flatnonzero(variable == "")[:1]:
-            raise DataError(f"{where}, line {i + 2}: variable is empty; name it or remove the line")
-        long = pd.DataFrame({"row": rows, "hours": hours, "variable": variable, "value": _numbers(frame[columns["value"]], "value", where)})
-    else:
-        others = [column for column in frame.columns if column != columns["hours"]]
-        if not others:
-            raise DataError(f"{where}: only hours are there; expected a column a variable")
-        parts = [
-            pd.DataFrame({"row": rows, "hours": hours, "variable": str(column), "value": _numbers(frame[column], str(column), where)})
-            for column in others
-        ]
-        long = pd.concat(parts, ignore_index=True)
-    return long[long["value"].notna()]
+            raise DataError(f"{place(i)}: variable is empty, expected its name; name it or remove the line")
+        values = _numbers(frame[columns["value"]], place)
+        there = ~np.isnan(values)
+        return _table(rows[there], hours[there], variable[there], values[there])
+    others = [column for column in frame.columns if column != columns["hours"]]
+    if not others:
+        raise DataError(f"{where}: only hours are there; expected a column a variable; add them")
+    parts = []
+    for column in others:
+        values = _numbers(frame[column], place)
+        there = ~np.isnan(values)
+        parts.append(_table(rows[there], hours[there], np.full(there.sum(), column, dtype=object), values[there]))
+    return pd.concat(parts, ignore_index=True)
 
 
-def _numbers(cells: pd.Series, column: str, where: str, empty: bool = True) -> NDArray[np.float64]:
+def _table(rows: NDArray[np.int64], hours: NDArray[np.float64], variable: NDArray[Any], values: NDArray[np.float64]) -> pd.DataFrame:
+    return pd.DataFrame({"row": rows, "hours": hours, "variable": pd.Series(variable, dtype=object), "value": values})
+
+
+_NOTHING = _table(np.zeros(0, np.int64), np.zeros(0), np.zeros(0, dtype=object), np.zeros(0))
+
+
+def _numbers(cells: pd.Series, place: Callable[[int], str]) -> NDArray[np.float64]:
     """Finite numbers, NaN for an empty cell. Raises DataError naming the line."""
-    if pd.api.types.is_numeric_dtype(cells):
-        blank = cells.isna().to_numpy() if empty else np.zeros(len(cells), dtype=bool)
-    else:
-        cells = cells.astype(str).str.strip()
-        blank = cells.str.lower().isin(["", "nan"] if empty else []).to_numpy()
-    numbers = pd.to_numeric(cells, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
-    for i in np.flatnonzero(~np.isfinite(numbers) & ~blank)[:1]:
-        found = cells.iloc[i]
+    values, wrong = parse_numbers(cells)
+    for i in wrong[:1]:
         raise DataError(
-            f"{where}, line {i + 2}, column '{column}': found '{found}', expected a finite number; correct it or leave it empty"
+            f"{place(i)}, column '{one_line(cells.name, 60)}': found '{one_line(cells.iloc[i], 60)}', expected a finite number; "
+            "correct it or leave it empty"
         )
-    return numbers
+    return values

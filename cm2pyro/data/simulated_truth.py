@@ -52,7 +52,7 @@ class SimulationSettings:
 
     def __post_init__(self) -> None:
         ranges: dict[str, tuple[float, float, str]] = {
-            "samples": (10, math.inf, "ask for at least 10"),
+            "samples": (10, math.inf, "fewer cannot be split"),
             "tau": (-0.99, 0.99, "ask for weaker dependence"),
             "missing": (0, math.nextafter(1, 0), "0 is complete data"),
             "seed": (0, 2**63 - 1, "pass a number that is not negative"),
@@ -60,7 +60,7 @@ class SimulationSettings:
             "components": (1, 64, "3 is the default"),
             "separation": (3, 100, "closer centres cannot be told apart; 4 is the default"),
             "prevalence": (0.01, 0.99, "0.3 is the default"),
-            "classes": (2, 20, "2 is a binary outcome"),
+            "classes": (2, 10, "2 is a binary outcome"),
         }
         for name, (low, high, remedy) in ranges.items():
             value = getattr(self, name)
@@ -147,7 +147,7 @@ def population(settings: SimulationSettings) -> Population:
     from cm2pyro.distributions import CopulaMixture, make_copula
 
     M, K, D, C = len(MODALITIES), settings.components, settings.dim, settings.classes
-    copula = make_copula(settings.family, modalities=M, tau=settings.tau, dtype=torch.float64)
+    copula = make_copula(settings.family, modalities=M, tau=torch.tensor(settings.tau, dtype=torch.float64))
     weights = 1 / (np.arange(K) + 1.5)
     weights /= weights.sum()
     locs, scales = _margins(M, K, D, settings.separation)
@@ -166,11 +166,14 @@ def population(settings: SimulationSettings) -> Population:
     scores = shape.outcome_scores(shape.standardised(z))
     shares = np.array([1 - settings.prevalence, settings.prevalence]) if C == 2 else np.full(C, 1 / C)
 
+    start = np.zeros(C - 1)
+
     def excess(scale: float) -> float:
-        p = softmax(scale * scores + _intercepts(scale * scores, shares))
+        start[:] = _intercepts(scale * scores, shares, start)  # the next scale is near, and so is its solution
+        p = softmax(scale * scores + start)
         return auroc(p, p) - TARGET_AUROC
 
-    scale = brentq(excess, 1e-2, 1e2, xtol=1e-6)
+    scale = brentq(excess, 0.05, 50, xtol=1e-4)
     linear, product = np.round(scale * linear, 4), np.round(scale * shape.product, 4)
     truth = Population(prior, mean, sd, np.zeros(C - 1), linear, product)
     intercept = np.round(_intercepts(truth.outcome_scores(truth.standardised(z)), shares), 4)
@@ -224,7 +227,7 @@ def _missingness(settings: SimulationSettings, a: np.ndarray, label: np.ndarray)
     return rules
 
 
-def _intercepts(scores: np.ndarray, shares: np.ndarray) -> np.ndarray:
+def _intercepts(scores: np.ndarray, shares: np.ndarray, start: np.ndarray | None = None) -> np.ndarray:
     """Intercepts (C − 1,) that give the classes these mean probabilities (C,): the minimum of a convex function.
 
     d/db of mean(logsumexp(scores + b)) − shares · b is mean probability − share.
@@ -238,7 +241,8 @@ def _intercepts(scores: np.ndarray, shares: np.ndarray) -> np.ndarray:
         p = np.exp(logits - top) / total
         return float((np.log(total) + top).mean() - shares[1:] @ b), p[:, 1:].mean(axis=0) - shares[1:]
 
-    return minimize(loss, np.zeros(scores.shape[1]), jac=True, method="BFGS", options={"gtol": 1e-7}).x
+    start = np.zeros(scores.shape[1]) if start is None else start
+    return minimize(loss, start, jac=True, method="BFGS", options={"gtol": 1e-6}).x
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:

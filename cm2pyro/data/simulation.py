@@ -47,9 +47,7 @@ def draw(settings: SimulationSettings, truth: Population) -> Sample:
     rng = _stream(settings.seed, "subject")
     new = rng.random(N) < 1 / 1.2
     new[0] = True
-    subject = np.cumsum(new) - 1
-    number = np.cumsum(new)
-    subject = np.array([f"p{i:0{_width(N)}d}" for i in number], dtype=object)
+    subject = np.array([f"p{i:0{_width(N)}d}" for i in np.cumsum(new)], dtype=object)
     splits = assign_splits(subject, {"train": 0.6, "val": 0.2, "test": 0.2}, settings.seed)
     return Sample(latents, probability, label, observed, subject, np.array([splits[name] for name in subject]))
 
@@ -122,6 +120,7 @@ def describe(settings: SimulationSettings, truth: Population, sample: Sample) ->
         "bayes_auroc_expected": auroc(probability, probability),
     }
     prior, copula = truth.prior, truth.prior.copula
+    df = getattr(copula, "df", None)  # only Student-t has it
     return {
         "settings": asdict(settings),
         "modalities": list(MODALITIES),
@@ -132,6 +131,7 @@ def describe(settings: SimulationSettings, truth: Population, sample: Sample) ->
         "family": settings.family,
         "tau": settings.tau,
         "theta": copula.theta.item() if copula.theta.numel() == 1 else None,
+        "df": None if df is None else float(df),
         "standardisation": {"formula": "a = (z - mean) / sd", "mean": truth.mean.tolist(), "sd": truth.sd.tolist()},
         "outcome": {
             "formula": "logit of class c >= 1 against class 0: intercept + sum(linear * a) + product * a[series, 0] * a[image, 0]",

@@ -9,17 +9,20 @@ from numpy.typing import NDArray
 
 from cm2pyro.data.embedding import aligned, numeric
 from cm2pyro.data.kinds import Kind, Views
-from cm2pyro.data.manifest import Manifest, inside, read_table
+from cm2pyro.data.manifest import Manifest, inside, parse_numbers, read_records, read_table
 from cm2pyro.data.scaling import QuantileNormal, curved
 from cm2pyro.errors import DataError
+from cm2pyro.registry import one_line
+
+_CATEGORIES = 256  # more in one column are numbers with a slip, or free text
 
 
 class Tabular(Kind):
     """Numeric columns as normal scores with their squares and measured indicators; the others one-hot.
 
     The values are the columns of a table, several manifest columns (`columns`), or a CSV of one row per sample that the
-    modality's cell names. A column is numeric if every filled training cell is a number. A category that training
-    lacked is all zeros.
+    modality's cell names. A column is numeric if every filled training cell is a number; one without any is left out. A
+    category that training lacked is all zeros.
     """
 
     offers = ("vector",)
@@ -47,38 +50,60 @@ class Tabular(Kind):
         return frame.reset_index(drop=True), manifest
 
     def _from_files(self, manifest: Manifest, column: str) -> pd.DataFrame:
-        rows = {}
+        rows: dict[int, dict[str, str]] = {}
         for row, cell in enumerate(manifest.frame[column]):
             if cell != "":
                 where = f"{manifest.where(row)}, column '{column}'"
-                one = read_table(manifest.file(row, column), f"{cell} ({where})")
-                if len(one) != 1:
-                    raise DataError(f"{where}: '{cell}' holds {len(one)} rows; expected a header and one row")
-                rows[row] = one.iloc[0]
-        return pd.DataFrame(rows).T.reindex(range(len(manifest))).fillna("")
+                path = manifest.file(row, column)
+                shown = f"{one_line(cell, 60)} ({where})"
+                if path.suffix.lower() in (".parquet", ".pq"):
+                    records = read_table(path, shown).to_dict("records")
+                else:
+                    header, lines, _ = read_records(path, shown)
+                    records = [dict(zip(header, line, strict=True)) for line in lines]
+                if len(records) != 1:
+                    raise DataError(f"{shown}: {len(records)} rows, expected a header and one row; correct the file")
+                rows[row] = {str(name): text for name, text in records[0].items()}
+        names = sorted({name for record in rows.values() for name in record})
+        cells = {name: [rows.get(row, {}).get(name, "") for row in range(len(manifest))] for name in names}
+        return pd.DataFrame(cells, index=range(len(manifest)), dtype=object)
 
     def observed(self, raw: tuple[pd.DataFrame, Manifest]) -> NDArray[np.bool_]:
         frame, _ = raw
-        filled = frame.map(lambda cell: cell.strip() != "" and cell.strip().lower() != "nan")
-        return filled.any(axis=1).to_numpy(dtype=bool) if len(frame.columns) else np.zeros(len(frame), dtype=bool)
+        # After the fit, columns that are unknown hold nothing that the model can read.
+        names = [name for name in frame.columns if not hasattr(self, "numbers") or name in self.numbers or name in self.categories]
+        seen = np.zeros(len(frame), dtype=bool)
+        for name in names:
+            seen |= _filled(frame[name]).to_numpy(dtype=bool)
+        return seen
 
     def fit(self, raw: tuple[pd.DataFrame, Manifest], rows: NDArray[np.int64]) -> None:
         frame, manifest = raw
         train = frame.iloc[rows]
         self.numbers, self.categories = [], {}
         for name in frame.columns:
-            filled = train[name].str.strip()
-            filled = filled[(filled != "") & (filled.str.lower() != "nan")]
-            if pd.to_numeric(filled, errors="coerce").notna().all():
-                self.numbers.append(name)
-            else:
+            cells = train[name].str.strip()
+            values, wrong = parse_numbers(cells)
+            filled = cells[_filled(cells)]
+            if len(filled) and not np.isnan(values[wrong]).any():
+                self.numbers.append(name)  # an infinite one is refused below
+            elif len(filled):
                 self.categories[name] = sorted(set(filled))
+                self._check_categories(name, one_line(cells.iloc[int(wrong[0])], 60), manifest)
         self.scaling = QuantileNormal.fit(self._matrix(frame, manifest)[rows])
+
+    def _check_categories(self, name: str, example: str, manifest: Manifest) -> None:
+        count = len(self.categories[name])
+        if count > _CATEGORIES:
+            where = f"{self.modality.table or manifest.name}: column '{one_line(name, 60)}'"
+            raise DataError(
+                f"{where}: {count} categories in training, such as '{example}'; "
+                f"expected numbers or at most {_CATEGORIES} categories; leave missing numbers empty, or leave the column out"
+            )
 
     def _matrix(self, frame: pd.DataFrame, manifest: Manifest) -> NDArray[np.float64]:
         where = self.modality.table or manifest.name
-        blank = pd.Series([""] * len(frame))
-        columns = [numeric(frame.get(name, blank), name, manifest, where) for name in self.numbers]
+        columns = [numeric(_cells(frame, name), name, manifest, where) for name in self.numbers]
         return np.stack(columns, 1) if columns else np.zeros((len(frame), 0))
 
     def transform(self, raw: tuple[pd.DataFrame, Manifest]) -> Views:
@@ -86,7 +111,7 @@ class Tabular(Kind):
         x = self._matrix(frame, manifest)
         parts = [curved(self.scaling(x)), np.isfinite(x).astype(np.float64)]
         for name, known in self.categories.items():
-            cells = frame[name].str.strip() if name in frame else pd.Series([""] * len(frame))
+            cells = _cells(frame, name).str.strip()
             parts.append(np.stack([(cells == category).to_numpy(dtype=np.float64) for category in known], 1))
         vector = np.concatenate(parts, 1) * self.observed(raw)[:, None]
         return {"vector": torch.from_numpy(vector).float()}
@@ -94,9 +119,21 @@ class Tabular(Kind):
     def shapes(self) -> dict[str, tuple[int, ...]]:
         return {"vector": (3 * len(self.numbers) + sum(map(len, self.categories.values())),)}
 
+    def inputs(self) -> list[str]:
+        return [*self.numbers, *self.categories]
+
     def state(self) -> dict[str, Any]:
         return {"numbers": self.numbers, "categories": self.categories, "scaling": self.scaling.state()}
 
     def load(self, state: dict[str, Any]) -> None:
         self.numbers, self.categories = state["numbers"], state["categories"]
         self.scaling = QuantileNormal.from_state(state["scaling"])
+
+
+def _filled(cells: pd.Series) -> pd.Series:
+    return ~cells.str.strip().str.lower().isin(["", "nan"])
+
+
+def _cells(frame: pd.DataFrame, name: str) -> pd.Series:
+    """A column, empty where the data lacks it."""
+    return frame[name] if name in frame else pd.Series([""] * len(frame), dtype=object)

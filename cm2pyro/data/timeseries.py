@@ -102,6 +102,9 @@ class TimeSeries(Kind):
         known = {"binned": (self.bins, 2 * V), "summary": ((2 * _SUMMARIES + 3) * V,)}
         return {view: known[view] for view in self.views}
 
+    def inputs(self) -> list[str]:
+        return list(self.names)
+
     def state(self) -> dict[str, Any]:
         state: dict[str, Any] = {"names": list(self.names)}
         if "binned" in self.views:
@@ -127,7 +130,8 @@ def summaries(events: Events, window: float) -> tuple[Matrix, Matrix, Matrix]:
 
     Returns:
         (n, 11 V) minimum, maximum, mean, sd, first, last, slope per hour, mean of the first half of the window, of the
-        second half, of the last sixth, and last − first, variable by variable, NaN where undefined; (n, V) counts;
+        second half, of the last sixth, and last − first, variable by variable, NaN where undefined (one measurement
+        has sd and slope 0); (n, V) counts;
         (n, V) hours from the last measurement to the end of the window, NaN where there is none.
     """
     n, V = events.rows, len(events.names)
@@ -145,19 +149,21 @@ def summaries(events: Events, window: float) -> tuple[Matrix, Matrix, Matrix]:
 
         k = total(np.ones_like(x))
         group = np.repeat(np.arange(len(starts)), k.astype(np.int64))
-        mean, hour = total(x) / k, total(h) / k
+        low, high = np.minimum.reduceat(x, starts), np.maximum.reduceat(x, starts)
+        # Kept within the range, so that equal measurements have their very value as mean: the scores rank by it.
+        mean, hour = np.clip(total(x) / k, low, high), total(h) / k
         dx, dh = x - mean[group], h - hour[group]
         spread = total(dh * dh)
         ends = np.r_[starts[1:], len(x)] - 1
-        table[used, 0] = np.minimum.reduceat(x, starts)
-        table[used, 1] = np.maximum.reduceat(x, starts)
-        table[used, 2] = mean
+        # Hours are in order within a cell. Where all are equal the spread is rounding, and no slope can be told.
+        spread = np.where(h[ends] > h[starts], spread, np.inf)
+        table[used, 0], table[used, 1], table[used, 2] = low, high, mean
         table[used, 3] = np.sqrt(total(dx * dx) / k)
         table[used, 4], table[used, 5] = x[starts], x[ends]
-        table[used, 6] = total(dx * dh) / np.where(spread > 0, spread, np.inf)
+        table[used, 6] = total(dx * dh) / spread
         for j, inside in ((7, h < window / 2), (8, h >= window / 2), (9, h >= window * 5 / 6)):
             inner = total(inside.astype(np.float64))
-            table[used, j] = np.where(inner > 0, total(x * inside) / np.maximum(inner, 1), np.nan)
+            table[used, j] = np.where(inner > 0, np.clip(total(x * inside) / np.maximum(inner, 1), low, high), np.nan)
         table[used, 10] = x[ends] - x[starts]
         counts[used] = k
         recency[used] = window - h[ends]

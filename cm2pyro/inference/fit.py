@@ -111,7 +111,7 @@ class Trainer:
             "copula_gradient": float(np.mean(gradients)) if gradients else None,
             "seconds": round(time.perf_counter() - started, 3),
         }
-        found = monitor.warnings(self.config, state, kl, record["copula_gradient"])
+        found = monitor.warnings(self.config, self.progress.epoch, state, kl, record["copula_gradient"])
         fresh = [message for key, message in found.items() if key not in self._warned]
         self._warned |= set(found)
         return record, fresh
@@ -125,21 +125,27 @@ class Trainer:
         for group in self.optimiser.param_groups:
             group["lr"] = self._lr()
         self.optimiser.zero_grad(set_to_none=True)
-        loss = self.program.loss(batch)
+        try:
+            loss = self.program.loss(batch)
+        except ValueError as error:  # Pyro's validation names the site whose value left its support
+            raise CM2Error(self._not_finite(str(error).splitlines()[0])) from error
         if fit.l1:
             loss = loss + fit.l1 * self.program.l1().to(self.device)
         loss.backward()
         gradient = monitor.copula_gradient(self.program)
         norm = torch.nn.utils.clip_grad_norm_(self.program.parameters(), fit.clip)
         if not math.isfinite(float(loss.detach())) or not math.isfinite(float(norm)):
-            raise CM2Error(
-                f"epoch {self.progress.epoch + 1}: the loss or its gradient is not finite (loss {float(loss.detach()):.3g}); "
-                "lower fit.lr, or look for extreme values with 'cm2pyro data check'"
-            )
+            raise CM2Error(self._not_finite(f"loss {float(loss.detach()):.3g}, gradient norm {float(norm):.3g}"))
         self.optimiser.step()
         self.progress.step += 1
         self._follow()
         return self.program.terms(batch), gradient
+
+    def _not_finite(self, found: str) -> str:
+        return (
+            f"epoch {self.progress.epoch + 1}: the fit is no longer finite ({found.rstrip(':')}); expected finite numbers; "
+            "lower fit.lr, or look for extreme values in the data"
+        )
 
     def _lr(self) -> float:
         fit = self.config.fit

@@ -12,6 +12,7 @@ from cm2pyro.data.dataset import Dataset
 from cm2pyro.distributions.mixture import CopulaMixture
 from cm2pyro.inference.program import Program
 
+_SETTLE = 5  # epochs
 _ROWS = 2000  # enough for means of responsibilities
 
 
@@ -71,9 +72,11 @@ def copula_gradient(program: Program) -> float | None:
     return float(torch.stack([g.norm() for g in found]).norm()) / program.config.fit.beta
 
 
-def warnings(config: Config, state: Health, kl: dict[str, float], gradient: float | None) -> dict[str, str]:
-    """Signature -> message, for what looks wrong now."""
-    found = {}
+def warnings(config: Config, epoch: int, state: Health, kl: dict[str, float], gradient: float | None) -> dict[str, str]:
+    """Signature -> message, for what looks wrong after that many epochs; the first few are given to settle."""
+    found: dict[str, str] = {}
+    if epoch < min(_SETTLE, config.fit.epochs):
+        return found
     for name, value in state.effective_components.items():
         if config.prior.components > 1 and value < 1.05:
             found[f"collapse {name}"] = (

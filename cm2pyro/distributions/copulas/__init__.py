@@ -46,8 +46,8 @@ def make_copula(
         raise ConfigError(f"df: the {family} copula has no degrees of freedom; leave df out")
 
     def tensor(value: Any) -> Tensor:
-        value = torch.as_tensor(value, device=device)
-        return value.to(dtype or (value.dtype if value.is_floating_point() else torch.get_default_dtype()))
+        kept = value.dtype if isinstance(value, Tensor) and value.is_floating_point() else torch.get_default_dtype()
+        return torch.as_tensor(value, dtype=dtype or kept, device=device)
 
     given = {name: value for name, value in {"tau": tau, "theta": theta, "correlation": correlation}.items() if value is not None}
     if len(given) > 1:

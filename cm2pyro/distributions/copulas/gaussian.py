@@ -157,13 +157,13 @@ class GaussianCopula(Copula):
 
     @classmethod
     def site_from_tau(cls, tau: Tensor) -> Tensor | None:
-        R = torch.sin(math.pi / 2 * tau.clamp(-0.95, 0.95))
+        eye = _identity_like(tau)
+        R = torch.sin(math.pi / 2 * tau.clamp(-0.95, 0.95)) * (1 - eye) + eye
         values, vectors = torch.linalg.eigh((R + R.mT) / 2)
         R = vectors @ torch.diag_embed(values.clamp_min(0.02)) @ vectors.mT
         sd = R.diagonal(dim1=-2, dim2=-1).sqrt()
         R = R / (sd[..., :, None] * sd[..., None, :])
         # The inverse of the shrinkage in `from_site`.
-        eye = _identity_like(R)
         return torch.linalg.cholesky((R - (1 - MAX_CORRELATION) * eye) / MAX_CORRELATION)
 
 

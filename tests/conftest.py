@@ -1,0 +1,27 @@
+"""Shared by all tests."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+# Workers of the suite share the cores; small tensors gain nothing from a second thread.
+torch.set_num_threads(1)
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture
+def root() -> Path:
+    """The project's folder."""
+    return ROOT
+
+
+@pytest.fixture
+def real_data() -> Path:
+    """The folder named by CM2_DATA; the test is skipped, visibly, where it is not set."""
+    folder = os.environ.get("CM2_DATA")
+    if not folder:
+        pytest.skip("CM2_DATA is not set")
+    return Path(folder)
