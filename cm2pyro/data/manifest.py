@@ -74,7 +74,7 @@ class Manifest:
 
 def inside(root: Path, name: str, where: str) -> Path:
     """`root / name`, refused when it leaves `root` (links followed) or is not a file that can be opened."""
-    shown = one_line(name, _SHOWN)
+    shown = one_line(name)
     try:
         path = (root / name).resolve()
         if Path(name).is_absolute() or not path.is_relative_to(root.resolve()):

@@ -30,7 +30,8 @@ class Standard:
         return cls(loc, np.where(scale > 1e-10 * largest, scale, np.inf))
 
     def __call__(self, x: Matrix) -> Matrix:
-        return (x - self.loc) / self.scale
+        with np.errstate(over="ignore"):
+            return (x - self.loc) / self.scale
 
     def inverse(self, x: Matrix) -> Matrix:
         """The original units; undefined for constant columns."""

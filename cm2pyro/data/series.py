@@ -82,7 +82,7 @@ def _from_files(manifest: Manifest, column: str) -> list[pd.DataFrame]:
     for row, cell in enumerate(manifest.frame[column]):
         if cell == "":
             continue
-        where = f"{one_line(cell, 60)} ({manifest.where(row)})"
+        where = f"{one_line(cell)} ({manifest.where(row)})"
         path = manifest.file(row, column)
         if path.suffix.lower() in (".parquet", ".pq"):
             frame = read_table(path, where, numbers=True)
@@ -101,7 +101,7 @@ def _from_files(manifest: Manifest, column: str) -> list[pd.DataFrame]:
 
         def place(i: int, group: _Group = group) -> str:
             row = group.rows[i]
-            return f"{one_line(manifest.frame[column].iloc[row], 60)} ({manifest.where(row)}), line {group.lines[i]}"
+            return f"{one_line(manifest.frame[column].iloc[row])} ({manifest.where(row)}), line {group.lines[i]}"
 
         parts.append(_long(frame, np.array(group.rows, dtype=np.int64), group.where, place))
     return parts

@@ -55,7 +55,7 @@ class Tabular(Kind):
             if cell != "":
                 where = f"{manifest.where(row)}, column '{column}'"
                 path = manifest.file(row, column)
-                shown = f"{one_line(cell, 60)} ({where})"
+                shown = f"{one_line(cell)} ({where})"
                 if path.suffix.lower() in (".parquet", ".pq"):
                     records = read_table(path, shown).to_dict("records")
                 else:

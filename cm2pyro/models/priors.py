@@ -1,5 +1,6 @@
 """Priors of the global sites: any Pyro distribution by name, checked against the site."""
 
+import difflib
 import inspect
 from typing import Any
 
@@ -64,7 +65,9 @@ def _make(site: str, prior: SitePrior, **sized: Any) -> Distribution:
     cls = getattr(dist, prior.dist, None)
     if not (inspect.isclass(cls) and issubclass(cls, Distribution)):
         known = [name for name in dist.__all__ if inspect.isclass(getattr(dist, name, None))]
-        raise ConfigError(f"priors.{site}.dist: Pyro has no distribution '{prior.dist}'; {nearest(prior.dist, known).split('known:')[0]}")
+        close = difflib.get_close_matches(prior.dist, known, n=1)
+        hint = f"did you mean '{close[0]}'?" if close else "use a name such as Normal, LogNormal, Dirichlet or LKJCholesky"
+        raise ConfigError(f"priors.{site}.dist: Pyro has no distribution '{prior.dist}'; {hint}")
     parameters = [name for name in inspect.signature(cls.__init__).parameters if name not in ("self", "validate_args")]
     for key in prior.options:
         if key not in parameters:

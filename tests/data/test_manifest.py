@@ -200,7 +200,7 @@ def test_refused_files(tmp_path: Path) -> None:
     pd.DataFrame({"sample_id": ["a"]}).to_parquet(tmp_path / "whole.parquet")
     whole = (tmp_path / "whole.parquet").read_bytes()
     refusal(lambda: read_manifest(written(tmp_path, whole[: len(whole) // 2], "half.parquet")), "half.parquet", "expected a Parquet file")
-    refusal(lambda: read_manifest(written(tmp_path, whole, "parquet.csv")), "parquet.csv", "line 1")
+    refusal(lambda: read_manifest(written(tmp_path, whole, "parquet.csv")), "parquet.csv", "not UTF-8", "save it as UTF-8")
     pq.write_table(pa.table([pa.array(["a"]), pa.array([1]), pa.array([2])], names=["sample_id", "x", "x"]), tmp_path / "twice.parquet")
     refusal(lambda: read_manifest(tmp_path / "twice.parquet"), "'x' stands twice")
     pq.write_table(pa.table({"sample_id": pa.array([b"\xff"])}), tmp_path / "bytes.parquet")
@@ -289,7 +289,7 @@ def test_numbers_of_text() -> None:
     assert wrong.tolist() == list(range(7, len(cells)))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.lists(st.one_of(st.floats(width=64).map(repr), st.integers().map(str), st.text(max_size=5))))
 def test_numbers_agree_with_python(cells: list[str]) -> None:
     values, wrong = parse_numbers(pd.Series(cells, dtype=object))
@@ -337,7 +337,7 @@ def test_any_bytes_are_read_or_refused(content: bytes, name: str) -> None:
             assert all(isinstance(cell, str) for column in manifest.frame for cell in manifest.frame[column])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.data())
 def test_a_damaged_parquet_file_is_read_or_refused(data: st.DataObject) -> None:
     sink = pa.BufferOutputStream()
