@@ -1,15 +1,16 @@
 """The user-facing object: it knows files and frames, the rest of the package knows tensors."""
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeAlias
 
 import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from cm2pyro.config import Config
+from cm2pyro.config import Config, apply_override
 from cm2pyro.data.dataset import Dataset
 from cm2pyro.data.manifest import Manifest, read_manifest
 from cm2pyro.data.missingness import hide
@@ -17,7 +18,7 @@ from cm2pyro.data.prepared import Preparation
 from cm2pyro.data.splits import assign_splits
 from cm2pyro.diagnostics import metrics, summary, typicality
 from cm2pyro.distributions import CopulaMixture
-from cm2pyro.encoders import check_encoders
+from cm2pyro.encoders import Modules, check_encoders
 from cm2pyro.errors import CheckpointError, ConfigError, DataError
 from cm2pyro.inference import checkpoint, run
 from cm2pyro.inference.fit import Report, Trainer
@@ -25,7 +26,7 @@ from cm2pyro.inference.predict import Prediction, predict
 from cm2pyro.inference.program import Program
 from cm2pyro.models import check_model
 
-Source = str | Path | pd.DataFrame
+Source: TypeAlias = str | Path | pd.DataFrame
 Say = Callable[[str], None]
 
 
@@ -40,8 +41,9 @@ class CM2:
     with the data; by default they are dropped.
     """
 
-    def __init__(self, config: Config, say: Say = _silent) -> None:
-        views = check_encoders(config)
+    def __init__(self, config: Config, say: Say = _silent, encoders: Modules | None = None) -> None:
+        self.encoders = dict(encoders or {})
+        views = check_encoders(config, self.encoders)
         check_model(config)
         self.config = config
         self.say = say
@@ -52,13 +54,28 @@ class CM2:
         self.holdout: dict[str, list[str]] = {}
 
     @classmethod
-    def from_config(cls, config: str | Path | dict[str, Any] | Config, say: Say = _silent, overrides: tuple[str, ...] = ()) -> Self:
-        """From a YAML file, a dict or a Config; `overrides` as `a.b=c`. Raises ConfigError, one line."""
+    def from_config(
+        cls,
+        config: str | Path | dict[str, Any] | Config,
+        say: Say = _silent,
+        overrides: tuple[str, ...] = (),
+        encoders: Modules | None = None,
+    ) -> Self:
+        """From a YAML file, a dict or a Config. Raises ConfigError, one line.
+
+        Args:
+            overrides: `a.b=c`, as with --set. encoders: modality -> any module that maps the first view of its kind (for
+                a time series (n, T, 2V), see `TimeSeries`; for tables and vectors (n, F)) to features (n, width). It takes
+                the place of the config's encoder, and `load` needs it again.
+        """
         if isinstance(config, dict):
-            config = Config.from_dict(config)
+            raw = copy.deepcopy(config)
+            for override in overrides:
+                apply_override(raw, override)
+            config = Config.from_dict(raw)
         elif not isinstance(config, Config):
             config = Config.from_file(config, overrides)
-        return cls(config, say)
+        return cls(config, say, encoders)
 
     @property
     def program(self) -> Program:
@@ -125,13 +142,13 @@ class CM2:
         dataset = self.preparation.fit(used, np.arange(len(train)))
         torch.manual_seed(self.config.fit.seed)
         shapes = {name: kind.shapes() for name, kind in self.preparation.kinds.items()}
-        self._program = Program(self.config, shapes, len(self.classes)).to(device)
+        self._program = Program(self.config, shapes, len(self.classes), self.encoders).to(device)
         train_set, val_set = dataset.take(range(len(train))), dataset.take(range(len(train), len(dataset)))
         self._describe(train_set, val_set)
         if folder is not None and not resume:
             # Only now, with config and data found good, is an earlier run replaced.
             run.clear(folder, overwrite)
-            run.write_setup(folder, self.config, self.preparation.state(), self.holdout, str(device))
+            run.write_setup(folder, self.config, self._state(), self.holdout, str(device))
         trainer = Trainer(self.config, self._program, train_set, val_set, folder)
         if resume:
             trainer.resume()
@@ -144,6 +161,9 @@ class CM2:
         if folder is not None:
             self.reference.write(folder)
             summary.write(folder, self.mixture(), self.preparation)
+
+    def _state(self) -> dict[str, Any]:
+        return self.preparation.state() | {"encoders": sorted(self.encoders)}
 
     def _split(self, manifest: Manifest, resumed: Path | None) -> tuple[list[int], list[int]]:
         train, val = manifest.rows("train"), manifest.rows("val")
@@ -279,7 +299,7 @@ class CM2:
         run.check_folder(folder, resume=False, overwrite=overwrite)
         with run.locked(folder):
             run.clear(folder, overwrite)
-            run.write_setup(folder, self.config, self.preparation.state(), self.holdout, str(next(program.parameters()).device))
+            run.write_setup(folder, self.config, self._state(), self.holdout, str(next(program.parameters()).device))
             checkpoint.write(folder / "checkpoints" / "best.safetensors", program.state_dict(), {"epoch": len(self.history)})
             run.write_history(folder, self.history)
             if self.reference is not None:
@@ -287,18 +307,27 @@ class CM2:
             summary.write(folder, self.mixture(), self.preparation)
 
     @classmethod
-    def load(cls, path: str | Path, device: str = "cpu", say: Say = _silent) -> Self:
-        """Read a run folder. Raises CheckpointError if it is none or incomplete."""
+    def load(cls, path: str | Path, device: str = "cpu", say: Say = _silent, encoders: Modules | None = None) -> Self:
+        """Read a run folder. Raises CheckpointError if it is none or incomplete.
+
+        Args:
+            encoders: the modules that the fit was given from Python, if any; their weights come from the run.
+        """
         folder = Path(path)
-        config = run.read_config(folder)
+        config, state = run.read_config(folder), run.read_json(folder / run.PREPROCESSING)
+        absent = sorted(set(state.get("encoders", [])) - set(encoders or {}))
+        if absent:
+            raise CheckpointError(
+                f"{folder}: modality {absent[0]} was fitted with a module given from Python; pass encoders={{'{absent[0]}': module}}"
+            )
         try:
-            loaded = cls(config, say)
+            loaded = cls(config, say, encoders)
         except ConfigError as error:
             raise CheckpointError(f"{folder / run.CONFIG}: {error}") from error
-        loaded.preparation.load(run.read_json(folder / run.PREPROCESSING))
+        loaded.preparation.load(state)
         tensors, _ = checkpoint.read(folder / "checkpoints" / "best.safetensors")
         shapes = {name: kind.shapes() for name, kind in loaded.preparation.kinds.items()}
-        program = Program(config, shapes, len(loaded.classes))
+        program = Program(config, shapes, len(loaded.classes), loaded.encoders)
         checkpoint.load_module(program, tensors, folder / "checkpoints" / "best.safetensors")
         loaded._program = program.to(pick_device(device)).eval()
         loaded.history = run.read_history(folder)

@@ -17,7 +17,7 @@ def atomic(path: str | Path) -> Iterator[Path]:
         DataError: the folder does not exist or cannot be written.
     """
     path = Path(path)
-    if path.is_dir():
+    if os.path.isdir(path):  # Path.is_dir raises for a name that is too long
         raise DataError(f"{path}: is a folder; a file name is expected")
     try:
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)

@@ -100,13 +100,12 @@ def read_table(path: Path, where: str = "", numbers: bool = False) -> pd.DataFra
     where = where or str(path)
     if path.suffix.lower() in (".parquet", ".pq"):
         return _read_parquet(path, where, numbers)
-    header, records, rows = read_records(path, where)
-    columns = zip(*records, strict=True) if records else [()] * len(header)
-    return _frame(dict(zip(header, columns, strict=True)), rows)
+    columns, rows = read_columns(path, where)
+    return _frame(columns, rows)
 
 
-def read_records(path: Path, where: str) -> tuple[list[str], list[list[str]], list[int]]:
-    """Header, records and the row of each in the file, of a CSV; every record is as wide as the header. Raises DataError.
+def read_columns(path: Path, where: str) -> tuple[dict[str, list[str]], list[int]]:
+    """Columns of a CSV by name, and the row of each record in the file; every record is as wide as the header. Raises DataError.
 
     pandas' own reader takes surplus fields for row labels and fills short rows: both shift values under wrong names.
     """
@@ -124,7 +123,7 @@ def read_records(path: Path, where: str) -> tuple[list[str], list[list[str]], li
             f"{where}, line {line}: found a NUL byte, expected a CSV as UTF-8 text; save it as UTF-8, or name it .parquet if it is one"
         )
     header: list[str] = []
-    records: list[list[str]] = []
+    cells: list[str] = []  # record by record: a list for each of a million records would cost seconds
     rows: list[int] = []
     line = 1
     limit = csv.field_size_limit(max(len(text), 1))  # the module's own limit is shorter than a long note
@@ -132,7 +131,7 @@ def read_records(path: Path, where: str) -> tuple[list[str], list[list[str]], li
         reader = csv.reader(io.StringIO(text, newline=""), strict=True)
         for row, record in enumerate(reader, 1):
             if header and len(record) == len(header):
-                records.append(record)
+                cells += record
                 rows.append(row)
             elif record and (len(record) > 1 or record[0].strip()):
                 if header:
@@ -151,7 +150,7 @@ def read_records(path: Path, where: str) -> tuple[list[str], list[list[str]], li
     if not header:
         raise DataError(f"{where}: the file is empty; expected a header and rows; write it again")
     _check_names(header, where)
-    return header, records, rows
+    return {name: cells[j :: len(header)] for j, name in enumerate(header)}, rows
 
 
 def _read_parquet(path: Path, where: str, numbers: bool) -> pd.DataFrame:

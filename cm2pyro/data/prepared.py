@@ -147,8 +147,12 @@ def _place(kind: Kind) -> str:
 
 def _absent(manifest: Manifest, table: str) -> bool:
     """Whether nothing of that name is there. What cannot even be looked up is for the reader to refuse."""
+    if Path(table).is_absolute() or ".." in Path(table).parts:
+        return False
     try:
-        leaves = Path(table).is_absolute() or ".." in Path(table).parts
-        return not leaves and not os.path.lexists(manifest.root / table)
+        os.lstat(manifest.root / table)
+    except (FileNotFoundError, NotADirectoryError):
+        return True
     except (OSError, ValueError):
         return False
+    return False

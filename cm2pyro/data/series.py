@@ -9,7 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cm2pyro.config import Modality
-from cm2pyro.data.manifest import Manifest, as_text, inside, parse_numbers, read_records, read_table
+from cm2pyro.data.manifest import Manifest, as_text, inside, parse_numbers, read_columns, read_table
 from cm2pyro.errors import DataError
 from cm2pyro.registry import one_line
 
@@ -88,16 +88,14 @@ def _from_files(manifest: Manifest, column: str) -> list[pd.DataFrame]:
             frame = read_table(path, where, numbers=True)
             parts.append(_long(frame, np.full(len(frame), row), where, _lines(where, frame.index)))
             continue
-        names, records, lines = read_records(path, where)
-        group = groups.setdefault(tuple(names), _Group(where))
-        group.records += records
+        columns, lines = read_columns(path, where)
+        group = groups.setdefault(tuple(columns), _Group(where, {name: [] for name in columns}))
+        for name, cells in columns.items():
+            group.columns[name] += cells
         group.lines += lines
-        group.rows += [row] * len(records)
-    for header, group in groups.items():
-        # zip turns records into columns; a header alone gives empty ones.
-        cells = zip(*group.records, strict=True) if group.records else [()] * len(header)
-        columns = dict(zip(header, cells, strict=True))
-        frame = pd.DataFrame({name: pd.Series(values, dtype=object) for name, values in columns.items()})
+        group.rows += [row] * len(lines)
+    for group in groups.values():
+        frame = pd.DataFrame({name: pd.Series(cells, dtype=object) for name, cells in group.columns.items()})
 
         def place(i: int, group: _Group = group) -> str:
             row = group.rows[i]
@@ -116,7 +114,7 @@ class _Group:
     """Records of the files that share a header. `where` names the first of them."""
 
     where: str
-    records: list[list[str]] = field(default_factory=list)
+    columns: dict[str, list[str]]
     lines: list[int] = field(default_factory=list)
     rows: list[int] = field(default_factory=list)
 

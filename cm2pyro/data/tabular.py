@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from cm2pyro.data.embedding import aligned, numeric
 from cm2pyro.data.kinds import Kind, Views
-from cm2pyro.data.manifest import Manifest, inside, parse_numbers, read_records, read_table
+from cm2pyro.data.manifest import Manifest, inside, parse_numbers, read_columns, read_table
 from cm2pyro.data.scaling import QuantileNormal, curved
 from cm2pyro.errors import DataError
 from cm2pyro.registry import one_line
@@ -59,8 +59,8 @@ class Tabular(Kind):
                 if path.suffix.lower() in (".parquet", ".pq"):
                     records = read_table(path, shown).to_dict("records")
                 else:
-                    header, lines, _ = read_records(path, shown)
-                    records = [dict(zip(header, line, strict=True)) for line in lines]
+                    columns, lines = read_columns(path, shown)
+                    records = [{name: cells[i] for name, cells in columns.items()} for i in range(len(lines))]
                 if len(records) != 1:
                     raise DataError(f"{shown}: {len(records)} rows, expected a header and one row; correct the file")
                 rows[row] = {str(name): text for name, text in records[0].items()}

@@ -11,6 +11,7 @@ from pyro.distributions.torch_distribution import TorchDistribution
 from torch import Tensor
 from torch.distributions import constraints
 
+from cm2pyro.distributions.copulas.base import Shape
 from cm2pyro.distributions.mixture import CopulaMixture
 
 
@@ -81,10 +82,10 @@ class LatentGivenEarlier(TorchDistribution):
         self.earlier = list(chain.values)
         super().__init__(chain.batch_shape, torch.Size(chain.mixture.event_shape[1:]), validate_args=False)
 
-    def rsample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:
+    def rsample(self, sample_shape: Shape = torch.Size()) -> Tensor:
         z = self.chain.stack(self.earlier)
         known = (torch.arange(z.shape[-2], device=z.device) < self.m).expand(z.shape[:-1])
-        drawn = self.chain.mixture.conditional(z.expand(sample_shape + z.shape), known.expand(sample_shape + known.shape))
+        drawn = self.chain.mixture.conditional(z.expand(*sample_shape, *z.shape), known.expand(*sample_shape, *known.shape))
         return drawn[..., self.m, :]
 
     def log_prob(self, value: Tensor) -> Tensor:
@@ -106,8 +107,8 @@ class DrawnLatent(TorchDistribution):
         self.value, self.log_q = value, log_q
         super().__init__(value.shape[:-1], value.shape[-1:], validate_args=False)
 
-    def rsample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:
-        return self.value.expand(sample_shape + self.value.shape)
+    def rsample(self, sample_shape: Shape = torch.Size()) -> Tensor:
+        return self.value.expand(*sample_shape, *self.value.shape)
 
     def log_prob(self, value: Tensor) -> Tensor:
         """The density of the drawn value; the guide is never scored at another one."""

@@ -9,7 +9,7 @@ from pyro.distributions.torch_distribution import TorchDistribution
 from torch import Tensor
 from torch.distributions import constraints
 
-from cm2pyro.distributions.copulas.base import Copula
+from cm2pyro.distributions.copulas.base import Copula, Shape
 from cm2pyro.distributions.copulas.independence import IndependenceCopula
 
 _LOG_2PI = math.log(2 * math.pi)
@@ -63,7 +63,7 @@ class CopulaMixture(TorchDistribution):
         """T."""
         return self.log_weights.shape[-1]
 
-    def expand(self, batch_shape: torch.Size, _instance: object = None) -> TorchDistribution:
+    def expand(self, batch_shape: Shape, _instance: object = None) -> TorchDistribution:
         return dist.ExpandedDistribution(self, torch.Size(batch_shape))
 
     # --- density ------------------------------------------------------------------------------------------------
@@ -118,7 +118,7 @@ class CopulaMixture(TorchDistribution):
 
     # --- draws --------------------------------------------------------------------------------------------------
 
-    def rsample(self, sample_shape: torch.Size | tuple[int, ...] = torch.Size()) -> Tensor:
+    def rsample(self, sample_shape: Shape = torch.Size()) -> Tensor:
         """(*sample_shape, M, D), with gradients to every parameter, the weights included (see `conditional`)."""
         shape = torch.Size(sample_shape) + self.event_shape
         z = self.locs.new_zeros(shape)

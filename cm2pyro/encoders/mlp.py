@@ -37,7 +37,7 @@ class MLP(Encoder):
 
     def first_layers(self) -> list[nn.Parameter]:
         first = self.layers[1]
-        return [first.weight] if isinstance(first, nn.Linear) else []
+        return [p for p in first.parameters() if p.dim() > 1]
 
 
 class Summary(MLP):

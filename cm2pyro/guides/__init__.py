@@ -6,7 +6,7 @@ from torch import Tensor
 
 from cm2pyro.config import Config
 from cm2pyro.distributions.mixture import CopulaMixture
-from cm2pyro.encoders import make_encoder
+from cm2pyro.encoders import Modules, make_encoder
 from cm2pyro.guides.amortized import Guide
 from cm2pyro.guides.globals import GLOBAL_GUIDES
 from cm2pyro.guides.local import LocalGuide
@@ -19,14 +19,16 @@ def make_guide(
     shapes: dict[str, dict[str, tuple[int, ...]]],
     sample_globals: Callable[[], dict[str, Tensor]],
     build: Callable[[dict[str, Tensor]], CopulaMixture],
+    modules: Modules,
 ) -> Guide:
     """The guide of a config.
 
     Args:
         shapes: modality -> view -> shape of one row. sample_globals: the model's global sites. build: values -> mixture.
+        modules: encoders given from Python.
     """
     locals_ = {
-        name: LocalGuide(make_encoder(config, name, shapes[name]), config.latent.dim, config.guide.local == "delta")
+        name: LocalGuide(make_encoder(config, name, shapes[name], modules), config.latent.dim, config.guide.local == "delta")
         for name in config.modalities
     }
     globals_ = GLOBAL_GUIDES.get(config.guide.globals, "guide.globals")(sample_globals)

@@ -12,6 +12,8 @@ from cm2pyro import sites
 from cm2pyro.data.dataset import Batch
 from cm2pyro.distributions.latents import DrawnLatent
 from cm2pyro.distributions.mixture import CopulaMixture
+from cm2pyro.encoders import Encoder
+from cm2pyro.guides.globals import GlobalGuide
 from cm2pyro.guides.imputation import TREATMENTS, Noise
 from cm2pyro.guides.local import LocalGuide
 
@@ -35,7 +37,7 @@ class Guide(nn.Module):
     def __init__(
         self,
         locals_: dict[str, LocalGuide],
-        globals_: nn.Module,
+        globals_: GlobalGuide,
         build: Callable[[dict[str, Tensor]], CopulaMixture],
         dim: int,
         missing: str,
@@ -44,12 +46,17 @@ class Guide(nn.Module):
         super().__init__()
         self.names = tuple(locals_)
         self.locals = nn.ModuleDict(locals_)
+        self._locals = dict(locals_)  # the same modules, with their type
         self.globals = globals_
         self.build = build
         self.dim = dim
         self.missing = missing
         self.treat = TREATMENTS.get(missing, "guide.missing")
         self.beta = beta
+
+    def encoders(self) -> list[Encoder]:
+        """The encoders, in the order of the modalities."""
+        return [local.encoder for local in self._locals.values()]
 
     def represent(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """loc and scale of q(z_m | x_m), (B, M, D) each; 0 where the modality is missing."""
@@ -59,7 +66,7 @@ class Guide(nn.Module):
             like = next(iter(batch.inputs[name].values()))
             loc = scale = like.new_zeros(len(batch), self.dim)
             if len(rows):
-                some_loc, some_scale = self.locals[name]({view: x[rows] for view, x in batch.inputs[name].items()})
+                some_loc, some_scale = self._locals[name]({view: x[rows] for view, x in batch.inputs[name].items()})
                 loc, scale = loc.index_copy(0, rows, some_loc), scale.index_copy(0, rows, some_scale)
             locs.append(loc)
             scales.append(scale)

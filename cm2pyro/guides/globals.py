@@ -1,6 +1,7 @@
 """Guides of the global sites."""
 
 from collections.abc import Callable
+from typing import ClassVar
 
 import torch
 from pyro.infer.autoguide import AutoDelta, AutoNormal
@@ -10,10 +11,28 @@ from torch.distributions import biject_to
 from cm2pyro.registry import Registry
 
 
-class PointGuide(nn.Module):
+class GlobalGuide(nn.Module):
+    """A guide of the global sites; calling it samples them, inside a trace."""
+
+    random: ClassVar[bool]  # whether the sites have a posterior, or only a point estimate
+
+    def forward(self) -> dict[str, Tensor]:
+        """Sample the sites."""
+        raise NotImplementedError
+
+    def start(self, values: dict[str, Tensor]) -> None:
+        """Begin at these values of the sites."""
+        raise NotImplementedError
+
+    def median(self) -> dict[str, Tensor]:
+        """Medians of the sites; the point estimates, where there is nothing else."""
+        raise NotImplementedError
+
+
+class PointGuide(GlobalGuide):
     """Point estimates (AutoDelta)."""
 
-    random = False
+    random: ClassVar[bool] = False
 
     def __init__(self, sample_globals: Callable[[], dict[str, Tensor]]) -> None:
         super().__init__()
@@ -21,11 +40,9 @@ class PointGuide(nn.Module):
         self.auto()  # creates the parameters
 
     def forward(self) -> dict[str, Tensor]:
-        """Sample the sites; called inside a trace."""
         return self.auto()
 
     def start(self, values: dict[str, Tensor]) -> None:
-        """Begin at these values of the sites."""
         for name, value in values.items():
             setattr(self.auto, name, value)
 
@@ -33,10 +50,10 @@ class PointGuide(nn.Module):
         return self.auto.median()
 
 
-class NormalGuide(nn.Module):
+class NormalGuide(GlobalGuide):
     """Independent normals on the unconstrained values (AutoNormal)."""
 
-    random = True
+    random: ClassVar[bool] = True
 
     def __init__(self, sample_globals: Callable[[], dict[str, Tensor]]) -> None:
         super().__init__()
@@ -56,6 +73,6 @@ class NormalGuide(nn.Module):
         return self.auto.median()
 
 
-GLOBAL_GUIDES: Registry[type[nn.Module]] = Registry("guide of the global sites")
+GLOBAL_GUIDES: Registry[type[GlobalGuide]] = Registry("guide of the global sites")
 GLOBAL_GUIDES.register("delta", PointGuide)
 GLOBAL_GUIDES.register("normal", NormalGuide)

@@ -17,6 +17,10 @@ class RowNorm(nn.Module):
     prior shrink together, and the objective has no lower bound.
     """
 
+    loc: Tensor
+    variance: Tensor
+    steps: Tensor
+
     def __init__(self, dim: int, momentum: float = 0.05) -> None:
         super().__init__()
         self.momentum = momentum

@@ -12,6 +12,7 @@ from cm2pyro import sites
 from cm2pyro.config import Config
 from cm2pyro.data.dataset import Batch
 from cm2pyro.distributions.mixture import CopulaMixture
+from cm2pyro.encoders import Modules
 from cm2pyro.guides import Guide, make_guide
 from cm2pyro.models import Model, make_model, make_structure
 
@@ -40,17 +41,17 @@ class Program(nn.Module):
     """Model and guide of a config, for data of known shapes.
 
     Args:
-        shapes: modality -> view -> shape of one row. classes: of the task.
+        shapes: modality -> view -> shape of one row. classes: of the task. modules: encoders given from Python.
     """
 
-    def __init__(self, config: Config, shapes: dict[str, dict[str, tuple[int, ...]]], classes: int) -> None:
+    def __init__(self, config: Config, shapes: dict[str, dict[str, tuple[int, ...]]], classes: int, modules: Modules | None = None) -> None:
         super().__init__()
         self.config = config
         self.structure = make_structure(config)
         # Parameters live in the modules, not in Pyro's global store: two fits in one process do not meet.
         with pyro.settings.context(module_local_params=True):
             self.model: Model = make_model(config, classes)
-            self.guide: Guide = make_guide(config, shapes, self.model.sample_globals, self.structure.build)
+            self.guide: Guide = make_guide(config, shapes, self.model.sample_globals, self.structure.build, modules or {})
             self.trace_elbo = RecordedELBO()
             self.elbo = self.trace_elbo(self.model, self.guide)
 
@@ -97,5 +98,5 @@ class Program(nn.Module):
 
     def l1(self) -> Tensor:
         """Sum of absolute first-layer weights of the encoders that name them."""
-        weights = [w for local in self.guide.locals.values() for w in local.encoder.first_layers()]
+        weights = [w for encoder in self.guide.encoders() for w in encoder.first_layers()]
         return torch.stack([w.abs().sum() for w in weights]).sum() if weights else torch.zeros(())

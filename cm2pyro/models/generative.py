@@ -6,7 +6,7 @@ from contextlib import nullcontext
 import pyro
 import torch
 from pyro import poutine
-from pyro.distributions import Distribution
+from pyro.distributions import TorchDistribution
 from torch import Tensor, nn
 
 from cm2pyro import sites
@@ -43,7 +43,7 @@ class Model(nn.Module):
         self,
         names: tuple[str, ...],
         build: Callable[[dict[str, Tensor]], CopulaMixture],
-        priors: dict[str, Distribution],
+        priors: dict[str, TorchDistribution],
         fusion: nn.Module,
         likelihood: Likelihood,
         beta: float,
@@ -67,7 +67,7 @@ class Model(nn.Module):
         """Outputs of the outcome head: z (..., M, D) -> (..., outputs)."""
         return self.head(self.fusion(z))
 
-    def outcome_dist(self, z: Tensor, log_weights: Tensor | None = None) -> Distribution:
+    def outcome_dist(self, z: Tensor, log_weights: Tensor | None = None) -> TorchDistribution:
         """p(y | z) for z (B, M, D), or the mixture over completions z (L, B, M, D) with log weights (L, B)."""
         outputs = self.outputs(z)
         return self.likelihood.distribution(outputs) if log_weights is None else self.likelihood.mixture(outputs, log_weights)
@@ -90,6 +90,5 @@ class Model(nn.Module):
         with data:
             outcome = self.outcome_dist(z, log_weights)
             labels = self.likelihood.labels(batch.labels, z.dtype)
-            with poutine.mask(mask=batch.labelled):
-                pyro.sample(sites.OUTCOME, outcome, obs=labels)
+            pyro.sample(sites.OUTCOME, outcome.mask(batch.labelled), obs=labels)
         return z

@@ -6,7 +6,8 @@ from typing import Any
 
 import pyro.distributions as dist
 import torch
-from pyro.distributions import Distribution
+from pyro.distributions import TorchDistribution
+from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch.distributions import constraints
 from torch.distributions.transforms import AffineTransform
 
@@ -23,11 +24,11 @@ _SIZED = {"LKJCholesky": "dim", "LKJCorrCholesky": "d"}
 class Floored(dist.TransformedDistribution):
     """floor + X: a positive distribution moved up, with its support known."""
 
-    def __init__(self, base: Distribution, floor: float, validate_args: bool | None = None) -> None:
+    def __init__(self, base: TorchDistribution, floor: float, validate_args: bool | None = None) -> None:
         self.floor = floor
         super().__init__(base, [AffineTransform(floor, 1.0)], validate_args=validate_args)
 
-    @constraints.dependent_property  # type: ignore[misc]
+    @constraints.dependent_property
     def support(self) -> constraints.Constraint:
         return constraints.greater_than(self.floor)
 
@@ -35,7 +36,7 @@ class Floored(dist.TransformedDistribution):
         return Floored(self.base_dist.expand(batch_shape), self.floor, validate_args=False)
 
 
-def site_priors(structure: MixtureStructure, priors: Priors) -> dict[str, Distribution]:
+def site_priors(structure: MixtureStructure, priors: Priors) -> dict[str, TorchDistribution]:
     """The prior of every global site, of the site's shape.
 
     weights (T,) on the simplex; locs (M, K, D) real; scales (M, K, D): floor + a positive variable; copula: the
@@ -61,25 +62,26 @@ def site_priors(structure: MixtureStructure, priors: Priors) -> dict[str, Distri
     return made
 
 
-def _make(site: str, prior: SitePrior, **sized: Any) -> Distribution:
-    cls = getattr(dist, prior.dist, None)
-    if not (inspect.isclass(cls) and issubclass(cls, Distribution)):
+def _make(site: str, prior: SitePrior, **sized: Any) -> TorchDistribution:
+    cls: Any = getattr(dist, prior.dist, None)
+    if not (inspect.isclass(cls) and issubclass(cls, TorchDistributionMixin)):
         known = [name for name in dist.__all__ if inspect.isclass(getattr(dist, name, None))]
         close = difflib.get_close_matches(prior.dist, known, n=1)
         hint = f"did you mean '{close[0]}'?" if close else "use a name such as Normal, LogNormal, Dirichlet or LKJCholesky"
         raise ConfigError(f"priors.{site}.dist: Pyro has no distribution '{prior.dist}'; {hint}")
+    make: Any = cls
     parameters = [name for name in inspect.signature(cls.__init__).parameters if name not in ("self", "validate_args")]
     for key in prior.options:
         if key not in parameters:
             raise ConfigError(f"priors.{site}.{key}: {prior.dist} has no such argument; {nearest(key, parameters)}")
     try:
         arguments = {key: torch.as_tensor(value, dtype=torch.get_default_dtype()) for key, value in prior.options.items()}
-        return cls(**arguments, **sized, validate_args=True)
+        return make(**arguments, **sized, validate_args=True)
     except (TypeError, ValueError, RuntimeError) as error:
         raise ConfigError(f"priors.{site}: {prior.dist} cannot be made ({str(error).splitlines()[0]}); correct its arguments") from error
 
 
-def _simplex(prior: SitePrior, size: int) -> Distribution:
+def _simplex(prior: SitePrior, size: int) -> TorchDistribution:
     options = prior.options
     concentration = options.get("concentration")
     if prior.dist == "Dirichlet" and isinstance(concentration, int | float):
@@ -91,7 +93,9 @@ def _simplex(prior: SitePrior, size: int) -> Distribution:
     return made
 
 
-def _expanded(site: str, made: Distribution, shape: torch.Size, support: constraints.Constraint, independent: bool = True) -> Distribution:
+def _expanded(
+    site: str, made: TorchDistribution, shape: torch.Size, support: constraints.Constraint, independent: bool = True
+) -> TorchDistribution:
     _check_support(site, made, support)
     try:
         if made.event_shape:
@@ -102,7 +106,7 @@ def _expanded(site: str, made: Distribution, shape: torch.Size, support: constra
     return made.to_event(len(shape)) if independent else made
 
 
-def _copula(prior: SitePrior, structure: MixtureStructure, default: Distribution) -> Distribution:
+def _copula(prior: SitePrior, structure: MixtureStructure, default: TorchDistribution) -> TorchDistribution:
     sized = {_SIZED[prior.dist]: structure.modalities} if prior.dist in _SIZED else {}
     made = _make(sites.COPULA, prior, **sized)
     _check_support(sites.COPULA, made, _base(default.support))
@@ -115,11 +119,12 @@ def _copula(prior: SitePrior, structure: MixtureStructure, default: Distribution
     return made
 
 
-def _base(support: constraints.Constraint) -> constraints.Constraint:
+def _base(support: Any) -> Any:
+    """The constraint of one element."""
     return support.base_constraint if isinstance(support, constraints.independent) else support
 
 
-def _check_support(site: str, made: Distribution, needed: constraints.Constraint) -> None:
+def _check_support(site: str, made: TorchDistribution, needed: constraints.Constraint) -> None:
     found = _base(made.support)
     fits = found is needed or type(found) is type(needed)
     if needed is constraints.positive:

@@ -40,7 +40,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         if random.random() < 0.8:
             series = f"series/{i:03}.csv"
             hours = np.sort(random.uniform(0, 8, 6))
-            pd.DataFrame({"hours": hours, "hr": random.normal(80, 9, 6), "map": random.normal(70, 9, 6)}).to_csv(folder / series, index=False)
+            pd.DataFrame({"hours": hours, "hr": random.normal(80, 9, 6), "map": random.normal(70, 9, 6)}).to_csv(
+                folder / series, index=False
+            )
         given = json.dumps(random.normal(size=3).tolist()) if random.random() < 0.7 else ""
         rows.append(
             {
@@ -162,9 +164,7 @@ def test_data_check_describes(made: Path, capsys: pytest.CaptureFixture[str]) ->
         ({"modalities": {"given": {"kind": "image"}}}, "unknown kind"),
     ],
 )
-def test_config_refusals(
-    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], change: dict, expected: str
-) -> None:
+def test_config_refusals(made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], change: dict, expected: str) -> None:
     config = json.loads(json.dumps(CONFIG))
     for section, values in change.items():
         if section == "modalities":
@@ -192,7 +192,7 @@ def edited(made: Path, name: str, edit: object) -> Path:
     return path
 
 
-def at(row: int, column: str, value: str):  # noqa: ANN201
+def at(row: int, column: str, value: str):
     def edit(frame: pd.DataFrame) -> pd.DataFrame:
         frame.loc[row, column] = value
         return frame
@@ -276,11 +276,23 @@ def test_overwrite_replaces_a_run_and_keeps_other_files(made: Path, tmp_path: Pa
 
 def test_a_killed_fit_goes_on_where_it_stopped(made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """kill -9 in the middle; --resume ends with the numbers of an undisturbed fit."""
-    arguments = ["fit", str(made / "config.yaml"), "--data", str(made / "manifest.csv"), "--set", "fit.epochs=30", "--set", "fit.patience=30"]
+    arguments = [
+        "fit",
+        str(made / "config.yaml"),
+        "--data",
+        str(made / "manifest.csv"),
+        "--set",
+        "fit.epochs=30",
+        "--set",
+        "fit.patience=30",
+    ]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     run = tmp_path / "killed"
     process = subprocess.Popen(
-        [sys.executable, "-m", "cm2pyro", *arguments, "--out", str(run)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment
+        [sys.executable, "-m", "cm2pyro", *arguments, "--out", str(run)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env=environment,
     )
     deadline = time.monotonic() + 120
     metrics = run / "metrics.jsonl"

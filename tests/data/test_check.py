@@ -1,6 +1,5 @@
 """`data check`: counts of labels, modalities and patterns; faults as in a fit."""
 
-import time
 from pathlib import Path
 from typing import Any
 
@@ -70,9 +69,7 @@ def test_faults_are_refused_as_in_a_fit(tmp_path: Path) -> None:
 
 
 def test_many_modalities_are_listed_by_the_patterns_that_occur(tmp_path: Path) -> None:
-    names = [f"m{i}" for i in range(40)]  # 2^40 patterns are possible
+    names = [f"m{i}" for i in range(40)]  # going through all 2^40 patterns would not end
     read = manifest(tmp_path, **{name: ["[1]", "", "[1]"] for name in names})
-    started = time.perf_counter()
-    lines = describe(read, config(*names), {name: ("vector",) for name in names})
-    assert time.perf_counter() - started < 30
+    lines = describe(read, config(*names), dict.fromkeys(names, ("vector",)))
     assert lines[-2:] == [f"  {' + '.join(names)}: 2 rows", "  nothing observed: 1 rows"]

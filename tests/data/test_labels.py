@@ -1,5 +1,7 @@
 """Labels: the classes of a task, and what lies outside it."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,7 +12,7 @@ from cm2pyro.data.manifest import Manifest, read_manifest
 from cm2pyro.errors import ConfigError, DataError
 
 
-def manifest_of(labels: list[object], column: str = "label") -> Manifest:
+def manifest_of(labels: Sequence[object], column: str = "label") -> Manifest:
     return read_manifest(pd.DataFrame({"sample_id": [f"s{i}" for i in range(len(labels))], column: labels}))
 
 

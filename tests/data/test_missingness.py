@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from cm2pyro.data.missingness import hide
 from cm2pyro.errors import ConfigError
@@ -9,8 +10,8 @@ from cm2pyro.errors import ConfigError
 NAMES = ("ehr", "image", "note")
 
 
-def mask(n: int) -> np.ndarray:
-    return np.random.default_rng(7).random((n, 3)) < 0.8
+def mask(n: int) -> NDArray[np.bool_]:
+    return np.asarray(np.random.default_rng(7).random((n, 3)) < 0.8)
 
 
 @pytest.mark.parametrize("mechanism", ["mcar:0.3", "mcar:0", "mcar:1", "only:image", "without:note"])
@@ -29,7 +30,7 @@ def test_mcar_hides_its_share_of_every_modality_independently() -> None:
     hidden = ~hide(np.ones((n, 3), dtype=bool), NAMES, f"mcar:{share}", 1)
     tolerance = 5 * np.sqrt(share * (1 - share) / n)  # five standard errors
     np.testing.assert_allclose(hidden.mean(0), share, atol=tolerance)
-    off_diagonal = np.corrcoef(hidden.T)[np.triu_indices(3, 1)]
+    off_diagonal = np.asarray(np.corrcoef(hidden.T))[np.triu_indices(3, 1)]
     np.testing.assert_allclose(off_diagonal, 0, atol=5 / np.sqrt(n))
     other = ~hide(np.ones((n, 3), dtype=bool), NAMES, f"mcar:{share}", 2)
     assert (hidden != other).any()

@@ -248,7 +248,7 @@ def test_a_state_of_something_else_is_refused(tmp_path: Path) -> None:
     prepared = preparation()
     prepared.fit(saved(tmp_path), TRAIN)
     state = prepared.state()
-    swapped = {"classes": ["0", "1"], "modalities": {name: state["modalities"]["static"] for name in VIEWS}}
+    swapped = {"classes": ["0", "1"], "modalities": dict.fromkeys(VIEWS, state["modalities"]["static"])}
     paths = [("classes",), ("modalities",), ("modalities", "image"), ("modalities", "ehr", "grid"), ("modalities", "static", "numbers")]
     for wrong in [None, [], "x", {}, swapped, {"classes": [], "modalities": [1]}, *(without(state, *path) for path in paths)]:
         with pytest.raises(CheckpointError, match=r"preprocessing\.json: does not fit the config.*fit again") as caught:

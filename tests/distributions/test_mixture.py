@@ -17,10 +17,7 @@ DOUBLE = torch.float64
 def mixture(coupling: str, M: int, K: int, D: int, family: str = "gaussian", tau: float = 0.5, seed: int = 0) -> CopulaMixture:
     """A mixture with unequal weights, scales and orders of centres."""
     random = torch.Generator().manual_seed(seed)
-    if coupling == "shared":
-        assignment = torch.arange(K)[:, None].expand(K, M)
-    else:
-        assignment = torch.cartesian_prod(*[torch.arange(K)] * M)
+    assignment = torch.arange(K)[:, None].expand(K, M) if coupling == "shared" else torch.cartesian_prod(*([torch.arange(K)] * M))
     log_weights = torch.randn(len(assignment), generator=random, dtype=DOUBLE)
     locs = 2 * torch.randn(M, K, D, generator=random, dtype=DOUBLE)
     scales = 0.5 + torch.rand(M, K, D, generator=random, dtype=DOUBLE)

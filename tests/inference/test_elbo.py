@@ -103,7 +103,9 @@ def test_the_elbo_is_the_sum_of_its_terms() -> None:
     batch = dataset.batch(whole(dataset))
     value = -program.loss(batch).item()
     model, guide = program.trace_elbo.traces
-    globals_ = sum((model.nodes[n]["log_prob_sum"] - guide.nodes[n]["log_prob_sum"]).item() for n in ("weights", "locs", "scales", "copula"))
+    globals_ = sum(
+        (model.nodes[n]["log_prob_sum"] - guide.nodes[n]["log_prob_sum"]).item() for n in ("weights", "locs", "scales", "copula")
+    )
     terms = program.terms(batch)
     expected = terms.outcome - program.config.fit.beta * sum(terms.kl.values()) + globals_ / len(dataset)
     assert value == pytest.approx(expected, abs=1e-4)

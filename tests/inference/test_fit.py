@@ -58,7 +58,9 @@ def table() -> pd.DataFrame:
 
 # --- recovery -------------------------------------------------------------------------------------------------------
 
-LOCS = torch.tensor([[[-4.0, 4.0], [0.0, 0.0], [4.0, -4.0]], [[3.5, 0.0], [-3.5, -3.5], [0.0, 3.5]], [[0.0, -3.0], [3.0, 3.0], [-3.0, 0.0]]])
+LOCS = torch.tensor(
+    [[[-4.0, 4.0], [0.0, 0.0], [4.0, -4.0]], [[3.5, 0.0], [-3.5, -3.5], [0.0, 3.5]], [[0.0, -3.0], [3.0, 3.0], [-3.0, 0.0]]]
+)
 SCALES = torch.tensor([[[1.0, 0.8], [0.9, 1.0], [1.1, 0.7]], [[0.8, 1.0], [1.0, 0.9], [0.7, 1.0]], [[0.9, 0.8], [0.8, 0.9], [0.9, 0.8]]])
 WEIGHTS = torch.tensor([0.5, 0.3, 0.2])
 
@@ -144,7 +146,7 @@ def test_a_prediction_does_not_depend_on_the_other_rows(table: pd.DataFrame) -> 
         assert alone.loc["s7", name] == pytest.approx(together.loc["s7", name], abs=1e-6)
 
 
-class Cut(Exception):
+class CutError(Exception):
     pass
 
 
@@ -156,9 +158,9 @@ def test_a_resumed_fit_ends_where_an_undisturbed_one_does(tmp_path: Path, table:
 
     def cut(record: dict, warnings: list[str]) -> None:
         if record["epoch"] == 2:
-            raise Cut
+            raise CutError
 
-    with pytest.raises(Cut):
+    with pytest.raises(CutError):
         CM2.from_config(config).fit(table, out=tmp_path / "cut", report=cut)
     CM2.from_config(config).fit(table, out=tmp_path / "cut", resume=True)
     for name in ("best", "last"):

@@ -3,11 +3,11 @@
 from typing import ClassVar, Self
 
 import torch
-from pyro.distributions import Distribution
-from pyro.distributions.torch_distribution import TorchDistribution
+from pyro.distributions import TorchDistribution
 from torch import Tensor
 from torch.distributions import constraints
 
+Shape = torch.Size | list[int] | tuple[int, ...]
 # Kendall's tau of a learned copula stays inside (-0.99, 0.99): at +-1 the density is singular.
 MAX_TAU = 0.99
 
@@ -77,7 +77,7 @@ class Copula(TorchDistribution):
         raise NotImplementedError
 
     @classmethod
-    def default_prior(cls, modalities: int, batch_shape: torch.Size) -> Distribution | None:
+    def default_prior(cls, modalities: int, batch_shape: torch.Size) -> TorchDistribution | None:
         """Default prior of the global site that holds the parameter, or None if there is none."""
         raise NotImplementedError
 
@@ -110,7 +110,7 @@ class Copula(TorchDistribution):
             self._validate_sample(s)
         return self._log_density(s, observed)
 
-    def rsample(self, sample_shape: torch.Size | tuple[int, ...] = torch.Size(), noise: Tensor | None = None) -> Tensor:
+    def rsample(self, sample_shape: Shape = torch.Size(), noise: Tensor | None = None) -> Tensor:
         """Differentiable draws: (*sample_shape, *batch_shape, M) normal scores. `noise` replaces the standard normal noise."""
         shape = self._extended_shape(torch.Size(sample_shape))
         s = torch.zeros(shape, dtype=self.theta_like.dtype, device=self.theta_like.device)
@@ -148,7 +148,7 @@ class ConditionalCopula(TorchDistribution):
         self.s = torch.where(observed, s, torch.zeros((), dtype=s.dtype, device=s.device))
         super().__init__(shape[:-1], shape[-1:], validate_args=False)
 
-    def rsample(self, sample_shape: torch.Size | tuple[int, ...] = torch.Size(), noise: Tensor | None = None) -> Tensor:
+    def rsample(self, sample_shape: Shape = torch.Size(), noise: Tensor | None = None) -> Tensor:
         shape = self._extended_shape(torch.Size(sample_shape))
         s = self.s.expand(shape)
         if noise is None:

@@ -5,11 +5,11 @@ from typing import ClassVar, Self
 
 import pyro.distributions as dist
 import torch
-from pyro.distributions import Distribution
+from pyro.distributions import TorchDistribution
 from torch import Tensor
 from torch.distributions import constraints
 
-from cm2pyro.distributions.copulas.base import MAX_TAU, Copula
+from cm2pyro.distributions.copulas.base import MAX_TAU, Copula, Shape
 from cm2pyro.distributions.copulas.patterns import distinct_patterns
 from cm2pyro.errors import ConfigError
 
@@ -106,7 +106,7 @@ class GaussianCopula(Copula):
     def select(self, dimension: int) -> Self:
         return type(self)(self.scale_tril[dimension], validate_args=False) if self.batch_shape else self
 
-    def expand(self, batch_shape: torch.Size, _instance: object = None) -> Self:
+    def expand(self, batch_shape: Shape, _instance: object = None) -> Self:
         return type(self)(self.scale_tril.expand(*batch_shape, *self.scale_tril.shape[-2:]), validate_args=False)
 
     @classmethod
@@ -143,7 +143,7 @@ class GaussianCopula(Copula):
         return cls.from_correlation(rho[..., None, None] * (1 - eye) + eye)
 
     @classmethod
-    def default_prior(cls, modalities: int, batch_shape: torch.Size) -> Distribution | None:
+    def default_prior(cls, modalities: int, batch_shape: torch.Size) -> TorchDistribution | None:
         return dist.LKJCholesky(modalities, torch.tensor(2.0)).expand(batch_shape).to_event(len(batch_shape))
 
     @classmethod

@@ -3,11 +3,11 @@
 from typing import ClassVar, Self
 
 import torch
-from pyro.distributions import Distribution
+from pyro.distributions import TorchDistribution
 from torch import Tensor
 from torch.distributions import constraints
 
-from cm2pyro.distributions.copulas.base import Copula
+from cm2pyro.distributions.copulas.base import Copula, Shape
 from cm2pyro.errors import ConfigError
 
 
@@ -41,7 +41,7 @@ class IndependenceCopula(Copula):
     def theta(self) -> Tensor:
         return self._like
 
-    def expand(self, batch_shape: torch.Size, _instance: object = None) -> Self:
+    def expand(self, batch_shape: Shape, _instance: object = None) -> Self:
         return type(self)(self.modalities, self._like, validate_args=False)
 
     @classmethod
@@ -55,7 +55,7 @@ class IndependenceCopula(Copula):
         raise ConfigError("theta: the independence copula has no parameter; leave it out")
 
     @classmethod
-    def default_prior(cls, modalities: int, batch_shape: torch.Size) -> Distribution | None:
+    def default_prior(cls, modalities: int, batch_shape: torch.Size) -> TorchDistribution | None:
         return None
 
     @classmethod

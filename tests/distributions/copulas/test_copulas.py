@@ -207,7 +207,7 @@ def test_learned_tau_stays_below_its_bound_with_a_gradient() -> None:
     ],
 )
 def test_refusals_are_one_line(arguments: dict, expected: str) -> None:
-    with pytest.raises(ConfigError, match="(?s).*") as refusal:
+    with pytest.raises(ConfigError) as refusal:
         make_copula(**arguments)
     assert expected in str(refusal.value)
     assert "\n" not in str(refusal.value)
