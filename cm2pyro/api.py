@@ -140,6 +140,8 @@ class CM2:
         train, val = self._split(manifest, folder if resume else None)
         used = manifest.take([*train, *val])
         dataset = self.preparation.fit(used, np.arange(len(train)))
+        if resume and folder is not None:
+            run.check_resumable(folder, self.config, self._state())
         torch.manual_seed(self.config.fit.seed)
         shapes = {name: kind.shapes() for name, kind in self.preparation.kinds.items()}
         self._program = Program(self.config, shapes, len(self.classes), self.encoders).to(device)
@@ -152,6 +154,8 @@ class CM2:
         trainer = Trainer(self.config, self._program, train_set, val_set, folder)
         if resume:
             trainer.resume()
+            if folder is not None:
+                self.config.to_file(folder / run.CONFIG)
             self.say(f"resuming after epoch {trainer.progress.epoch}")
         else:
             trainer.start()
@@ -206,10 +210,11 @@ class CM2:
         """
         if draws < 1:
             raise ConfigError(f"draws: found {draws}, expected 1 or more")
+        program = self.program
         manifest = self._rows(read_manifest(data), split)
         dataset = self.preparation.transform(manifest, labels=False)
         self._say_notes()
-        prediction = predict(self.program, dataset, draws, self.config.fit.seed)
+        prediction = predict(program, dataset, draws, self.config.fit.seed)
         return self._frame(dataset, prediction)
 
     def _rows(self, manifest: Manifest, split: str | None) -> Manifest:
@@ -259,6 +264,7 @@ class CM2:
             missing: mechanisms (`mcar:0.5`, `only:NAME`, `without:NAME`) under each of which the metrics are repeated.
             bootstrap: resamples of subjects for the 95% intervals. patterns: also per missingness pattern.
         """
+        seed = self.program.config.fit.seed
         manifest = read_manifest(data)
         if split is None and manifest.rows("test"):
             split = "test"
@@ -273,7 +279,6 @@ class CM2:
         if len(labelled) < len(dataset):
             self.say(f"{len(dataset) - len(labelled)} rows without a label are left out")
         dataset = dataset.take(labelled)
-        seed = self.config.fit.seed
         masks = {mechanism: hide(dataset.observed.numpy(), self.names, mechanism, seed) for mechanism in missing}
         result = Evaluation(dataset, self._probabilities(dataset, draws), self.names)
         result.metrics = result.measure(bootstrap, seed, patterns)

@@ -10,6 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from cm2pyro import __version__
 from cm2pyro.config import Config
 from cm2pyro.errors import CheckpointError, ConfigError, DataError
 from cm2pyro.files import write_text
@@ -83,7 +84,7 @@ def write_setup(out: Path, config: Config, state: dict[str, Any], holdout: dict[
     write_text(out / HOLDOUT, json.dumps(holdout))
     packages = ("torch", "pyro-ppl", "numpy", "pandas", "scikit-learn")
     env = {
-        "cm2pyro": version("cm2pyro"),
+        "cm2pyro": __version__,
         "python": platform.python_version(),
         **{name: version(name) for name in packages},
         "seed": config.fit.seed,
@@ -103,6 +104,30 @@ def read_history(out: Path) -> list[dict[str, Any]]:
         return [json.loads(line) for line in (out / HISTORY).read_text(encoding="utf-8").splitlines()]
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{out / HISTORY}: cannot be read ({error}); fit again with --overwrite") from error
+
+
+def check_resumable(out: Path, config: Config, state: dict[str, Any]) -> None:
+    """Refuse to go on with another config or other training data than the run's; more epochs or patience are fine.
+
+    Raises:
+        ConfigError: names the first key that differs. DataError: the training data give other scalings.
+    """
+    then, now = _flat(read_config(out).to_dict()), _flat(config.to_dict())
+    for key in sorted(set(then) | set(now)):
+        if key not in ("fit.epochs", "fit.patience") and then.get(key) != now.get(key):
+            raise ConfigError(
+                f"--resume: {key} is {now.get(key)!r}, and the run in {out} has {then.get(key)!r}; resume with its own {CONFIG}, or start anew"
+            )
+    if read_json(out / PREPROCESSING) != json.loads(json.dumps(state)):
+        raise DataError(f"--resume: the training data are not those that the run in {out} was fitted to; give the same manifest, or start anew")
+
+
+def _flat(section: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"a": {"b": 1}} -> {"a.b": 1}."""
+    flat = {}
+    for key, value in section.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat
 
 
 def read_json(path: Path) -> Any:

@@ -218,7 +218,8 @@ def test_the_imputed_latent_moves_the_prediction_and_carries_gradients(coupling:
         for name, parameter in sites.items():
             assert parameter.grad is not None
             drawn[name].append(parameter.grad.flatten().clone())
-    step = 0.02
+    # A drawn component jumps as its weight moves: a wide step tames that noise, at a bias of order step².
+    step = 0.1
     for name, parameter in sites.items():
         gradient = torch.stack(drawn[name])
         j = int(gradient.mean(0).abs().argmax())
@@ -233,7 +234,7 @@ def test_the_imputed_latent_moves_the_prediction_and_carries_gradients(coupling:
                     parameter.view(-1)[j] -= sign * step
             differences.append((ends[0] - ends[1]) / (2 * step))
         mean, error = np.mean(differences), math.sqrt((np.var(differences) + float(gradient[:, j].var())) / rounds)
-        assert abs(mean - float(gradient[:, j].mean())) < 5 * error, name
+        assert abs(mean - float(gradient[:, j].mean())) < 5 * error + 0.02 * abs(mean), name
         # The effect is there, and the comparison is sharp enough to miss a wrong one.
         assert abs(mean) > 5 * error, name
 

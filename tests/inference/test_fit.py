@@ -173,6 +173,35 @@ def test_a_resumed_fit_ends_where_an_undisturbed_one_does(tmp_path: Path, table:
     ]
 
 
+def test_resume_refuses_another_config_or_other_data_and_takes_more_epochs(tmp_path: Path, table: pd.DataFrame) -> None:
+    run = tmp_path / "run"
+    CM2.from_config(small()).fit(table, out=run)
+    with pytest.raises(ConfigError, match=r"fit\.lr is 0\.5, and the run .* has 0\.01"):
+        CM2.from_config(small(fit={"lr": 0.5})).fit(table, out=run, resume=True)
+    with pytest.raises(DataError, match="not those that the run"):
+        CM2.from_config(small()).fit(table.iloc[10:], out=run, resume=True)
+    longer = CM2.from_config(small(fit={"epochs": 5})).fit(table, out=run, resume=True)
+    assert len(longer.history) == 5
+    assert yaml.safe_load((run / "config.yaml").read_text())["fit"]["epochs"] == 5
+
+
+def test_a_module_given_from_python_is_an_encoder(tmp_path: Path, table: pd.DataFrame) -> None:
+    def net() -> torch.nn.Module:
+        return torch.nn.Sequential(torch.nn.Linear(2, 5), torch.nn.Tanh())
+
+    fitted = CM2.from_config(small(), encoders={"m1": net()}).fit(table, out=tmp_path / "run")
+    with pytest.raises(CheckpointError, match="pass encoders="):
+        CM2.load(tmp_path / "run")
+    loaded = CM2.load(tmp_path / "run", encoders={"m1": net()})
+    pd.testing.assert_frame_equal(loaded.predict(table), fitted.predict(table), check_exact=True)
+    with pytest.raises(ConfigError, match="no such modality"):
+        CM2.from_config(small(), encoders={"m9": net()})
+    with pytest.raises(ConfigError, match="cannot read the view"):
+        CM2.from_config(small(), encoders={"m1": torch.nn.Linear(7, 2)}).fit(table)
+    with pytest.raises(ConfigError, match=r"\(n, width\)"):
+        CM2.from_config(small(), encoders={"m1": torch.nn.Unflatten(1, (2, 1))}).fit(table)
+
+
 def test_a_run_folder_holds_what_the_interface_says(tmp_path: Path, table: pd.DataFrame) -> None:
     run = tmp_path / "run"
     CM2.from_config(small()).fit(table, out=run)
