@@ -139,6 +139,7 @@ class Fit(Section):
     epochs: PositiveInt = 50
     batch_size: PositiveInt = 64
     lr: Positive = 1e-3
+    global_lr: Positive | None = None  # of the global sites; None: 10 lr, since latents of encoders move far while the prior must follow
     schedule: Literal["constant", "cosine"] = "constant"
     weight_decay: NotNegative = 0.0  # on matrices of encoders and fusion
     l1: NotNegative = 0.0  # on the first layers of encoders that name one
@@ -147,6 +148,7 @@ class Fit(Section):
     beta: Annotated[float, _NUMBER, Field(gt=0, le=1)] = 1e-3  # weight of the KL
     modality_dropout: Fraction = 0.0  # chance that an observed modality is hidden from a training row
     restarts: PositiveInt = 3  # starts of the mixture that is fitted to the pilot latents
+    warmup: Annotated[int, _NUMBER, Field(ge=0)] = 0  # after that many epochs the mixture starts again, on the latents learned so far
     patience: PositiveInt = 10
     seed: Annotated[int, _NUMBER, Field(ge=0, lt=2**32)] = 0  # the range that numpy and scikit-learn take
 
@@ -228,8 +230,8 @@ def _parse(text: str, where: str, remedy: str) -> Any:
         # Aliases are refused: a few lines of them can unfold into gigabytes.
         for event in yaml.parse(text, Loader=yaml.SafeLoader):
             if isinstance(event, yaml.AliasEvent):
-                line = event.start_mark.line + 1
-                raise ConfigError(f"{where}, line {line}: found the YAML alias *{one_line(event.anchor)}, expected a value; write it out")
+                line = f", line {event.start_mark.line + 1}" if event.start_mark else ""
+                raise ConfigError(f"{where}{line}: found the YAML alias *{one_line(event.anchor)}, expected a value; write it out")
         return yaml.load(text, Loader=_Loader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)

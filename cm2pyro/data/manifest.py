@@ -255,7 +255,7 @@ def read_manifest(source: str | Path | pd.DataFrame) -> Manifest:
             source = source.reset_index()
         _check_names(source.columns, name)
         try:
-            frame = _frame({column: as_text(source[column]) for column in source}, range(2, len(source) + 2))
+            frame = _frame({str(column): as_text(source[column]) for column in source}, range(2, len(source) + 2))
         except UnicodeDecodeError as error:
             raise DataError(f"{name}: holds bytes that are not UTF-8 text; expected text; decode them") from error
     else:

@@ -70,7 +70,8 @@ def _from_table(manifest: Manifest, name: str, table: str) -> pd.DataFrame:
     # Lines of other samples are legal: one table can serve several manifests.
     known = frame["sample_id"].map({sample: i for i, sample in enumerate(manifest.ids)})
     frame, known = frame[known.notna()], known[known.notna()]
-    return _long(frame.drop(columns="sample_id"), known.to_numpy(dtype=np.int64), where, _lines(where, frame.index))
+    rows = known.to_numpy().astype(np.int64)
+    return _long(frame.drop(columns="sample_id"), rows, where, _lines(where, frame.index))
 
 
 def _from_files(manifest: Manifest, column: str) -> list[pd.DataFrame]:

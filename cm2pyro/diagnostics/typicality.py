@@ -63,5 +63,5 @@ class Reference:
                 usual = mixture.log_prob(self.z[like].to(device), mask.expand(int(like.sum()), -1)).sort().values
                 own = mixture.log_prob(z[rows], mask.expand(len(rows), -1))
             below, upto = torch.searchsorted(usual, own), torch.searchsorted(usual, own, right=True)
-            result[rows.numpy()] = (50.0 * (below + upto) / len(usual)).double().cpu().numpy()
+            result[rows.numpy()] = 50.0 * (below + upto).cpu().numpy() / len(usual)
         return result

@@ -44,17 +44,24 @@ class Trainer:
         self.device = next(program.parameters()).device
         self.progress = Progress()
         self.records: list[Record] = []
-        decayed = program.regularised()
-        others = [p for p in program.parameters() if all(p is not q for q in decayed)]
+        decayed, sites = program.regularised(), list(program.guide.globals.parameters())
+        taken = {id(p) for p in (*decayed, *sites)}
+        others = [p for p in program.parameters() if id(p) not in taken]
+        fit = config.fit
         self.optimiser = torch.optim.AdamW(
-            [{"params": decayed, "weight_decay": config.fit.weight_decay}, {"params": others, "weight_decay": 0.0}], lr=config.fit.lr
+            [
+                {"params": decayed, "weight_decay": fit.weight_decay, "peak": fit.lr},
+                {"params": others, "weight_decay": 0.0, "peak": fit.lr},
+                {"params": sites, "weight_decay": 0.0, "peak": fit.global_lr or 10 * fit.lr},
+            ],
+            lr=fit.lr,
         )
         self.average = {name: tensor.detach().clone() for name, tensor in program.state_dict().items()}
         self.best: dict[str, Tensor] = dict(self.average)
         self._warned: set[str] = set()
 
     def start(self) -> None:
-        """Place the mixture on pilot latents."""
+        """Place the mixture on the latents as they are now; the optimiser forgets what it knew of the global sites."""
         values = start_values(
             self.program.structure,
             monitor.latents(self.program, self.train),
@@ -63,7 +70,11 @@ class Trainer:
             self.config.fit.seed,
         )
         self.program.start(values)
-        self.average = {name: tensor.detach().clone() for name, tensor in self.program.state_dict().items()}
+        for parameter in self.program.guide.globals.parameters():
+            self.optimiser.state.pop(parameter, None)
+        for name, tensor in self.program.state_dict().items():
+            if self.progress.epoch == 0 or name.startswith("guide.globals."):
+                self.average[name] = tensor.detach().clone()
         self.best = dict(self.average)
 
     def run(self, report: Report | None = None) -> None:
@@ -92,6 +103,8 @@ class Trainer:
             seen += share
             gradients += [] if gradient is None else [gradient]
         self.progress.epoch += 1
+        if self.progress.epoch == fit.warmup:
+            self.start()
         outcome, kl = outcome / seen, {name: value / seen for name, value in kl.items()}
         with self._averaged():
             log_loss, auroc = self._validate()
@@ -123,7 +136,7 @@ class Trainer:
             # A row that would lose everything keeps what it has.
             batch = batch.hiding(torch.where(kept.any(1, keepdim=True), kept, batch.observed))
         for group in self.optimiser.param_groups:
-            group["lr"] = self._lr()
+            group["lr"] = group["peak"] * self._schedule()
         self.optimiser.zero_grad(set_to_none=True)
         try:
             loss = self.program.loss(batch)
@@ -147,12 +160,13 @@ class Trainer:
             "lower fit.lr, or look for extreme values in the data"
         )
 
-    def _lr(self) -> float:
+    def _schedule(self) -> float:
+        """Share of the peak learning rate at this step."""
         fit = self.config.fit
         if fit.schedule == "constant":
-            return fit.lr
+            return 1.0
         total = fit.epochs * math.ceil(len(self.train) / fit.batch_size)
-        return fit.lr * 0.5 * (1 + math.cos(math.pi * min(self.progress.step / total, 1.0)))
+        return 0.5 * (1 + math.cos(math.pi * min(self.progress.step / total, 1.0)))
 
     def _follow(self) -> None:
         """Move the average towards the weights; early steps weigh more, so that the start is forgotten."""

@@ -99,7 +99,9 @@ def test_scores_are_monotone_bounded_and_finite(x: np.ndarray, new: np.ndarray) 
         assert not np.isinf(scores).any()
         # Columns that had values order what comes as the values do.
         known = np.isfinite(x).any(0)
-        assert (np.diff(scores[:, known], axis=0) >= 0).all()
+        # Interpolation rounds scores of at most 3 a few times.
+        rounding = 1e-14 if isinstance(scaling, QuantileNormal) else 0
+        assert (np.diff(scores[:, known], axis=0) >= -rounding).all()
         if isinstance(scaling, QuantileNormal):
             assert (np.abs(scores[:, known]) <= 3).all()
 
