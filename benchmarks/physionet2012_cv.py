@@ -46,7 +46,9 @@ def main(manifest: Path, config: Path, folds: int, overrides: tuple[str, ...]) -
         values = test.metrics
         best = min(model.history, key=lambda record: record["val_log_loss"])
         components = float(np.mean(list(best["effective_components"].values())))
-        rows.append([values["auroc"]["value"], values["auprc"]["value"], values["log_loss"]["value"], best["epoch"], components, best["kl"]])
+        rows.append(
+            [values["auroc"]["value"], values["auprc"]["value"], values["log_loss"]["value"], best["epoch"], components, best["kl"]]
+        )
         click.echo(f"fold {fold}: AUROC {rows[-1][0]:.4f} ({time.perf_counter() - started:.0f} s)", err=True)
     mean, sd = np.mean(rows, 0), np.std(rows, 0, ddof=1) if len(rows) > 1 else np.zeros(6)
     click.echo(

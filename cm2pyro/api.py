@@ -15,12 +15,14 @@ from cm2pyro.data.dataset import Dataset
 from cm2pyro.data.manifest import Manifest, read_manifest
 from cm2pyro.data.missingness import hide
 from cm2pyro.data.prepared import Preparation
-from cm2pyro.data.splits import assign_splits
-from cm2pyro.diagnostics import metrics, summary, typicality
+from cm2pyro.data.splits import training_rows
+from cm2pyro.diagnostics import summary, typicality
+from cm2pyro.diagnostics.evaluation import Evaluation
 from cm2pyro.distributions import CopulaMixture
 from cm2pyro.encoders import Modules, check_encoders
 from cm2pyro.errors import CheckpointError, ConfigError, DataError
 from cm2pyro.inference import checkpoint, run
+from cm2pyro.inference.device import pick_device
 from cm2pyro.inference.fit import Report, Trainer
 from cm2pyro.inference.predict import Prediction, predict
 from cm2pyro.inference.program import Program
@@ -170,24 +172,11 @@ class CM2:
         return self.preparation.state() | {"encoders": sorted(self.encoders)}
 
     def _split(self, manifest: Manifest, resumed: Path | None) -> tuple[list[int], list[int]]:
-        train, val = manifest.rows("train"), manifest.rows("val")
-        if not train:
-            raise DataError(f"{manifest.name}: no row has split 'train'; expected some to fit on")
-        if val:
-            return train, val
-        if resumed is not None:
-            self.holdout = run.read_json(resumed / run.HOLDOUT)
-            held = set(self.holdout["subjects"])
-        else:
-            subjects = sorted({manifest.subjects[i] for i in train})
-            if len(subjects) < 2:
-                return train, []
-            splits = assign_splits(subjects, {"train": 0.8, "val": 0.2}, self.config.fit.seed)
-            held = {subject for subject, split in splits.items() if split == "val"}
-            self.say(f"no row has split 'val': {len(held)} of {len(subjects)} training subjects are held out for validation")
-        val = [i for i in train if manifest.subjects[i] in held]
-        train = [i for i in train if manifest.subjects[i] not in held]
-        self.holdout = {"subjects": sorted(held), "samples": [manifest.ids[i] for i in val]}
+        held = None if resumed is None else set(run.read_json(resumed / run.HOLDOUT).get("subjects", []))
+        train, val, held_out = training_rows(manifest, self.config.fit.seed, held)
+        self.holdout = {"subjects": held_out, "samples": [manifest.ids[i] for i in val] if held_out else []}
+        if held_out:
+            self.say(f"no row has split 'val': {len(held_out)} training subjects ({len(val)} rows) are held out for validation")
         return train, val
 
     def _describe(self, train: Dataset, val: Dataset) -> None:
@@ -257,7 +246,7 @@ class CM2:
         bootstrap: int = 1000,
         draws: int = 100,
         patterns: bool = False,
-    ) -> "Evaluation":
+    ) -> Evaluation:
         """Metrics on labelled rows: those of `split`, else those with split `test` if there are any, else all.
 
         Args:
@@ -339,38 +328,3 @@ class CM2:
         loaded.reference = typicality.Reference.read(folder)
         loaded.holdout = run.read_json(folder / run.HOLDOUT)
         return loaded
-
-
-class Evaluation:
-    """Metrics with what they were computed from.
-
-    Attributes:
-        dataset: the labelled rows. probabilities: (n,) of class 1, or (n, C). metrics: the content of metrics.json.
-    """
-
-    def __init__(self, dataset: Dataset, probabilities: NDArray[np.float64], names: tuple[str, ...]) -> None:
-        self.dataset, self.probabilities, self.names = dataset, probabilities, names
-        self.metrics: dict[str, Any] = {}
-
-    def measure(self, bootstrap: int, seed: int, patterns: bool) -> dict[str, Any]:
-        """See `diagnostics.metrics.evaluate`."""
-        return metrics.evaluate(
-            self.dataset.labels.numpy(),
-            self.probabilities,
-            np.array(self.dataset.subjects),
-            self.dataset.observed.numpy(),
-            self.names,
-            bootstrap=bootstrap,
-            seed=seed,
-            patterns=patterns,
-        )
-
-
-def pick_device(name: str) -> torch.device:
-    """auto, cpu or cuda. Raises ConfigError if there is no such device."""
-    if name not in ("auto", "cpu", "cuda"):
-        raise ConfigError(f"--device {name}: expected auto, cpu or cuda")
-    there = torch.cuda.is_available()
-    if name == "cuda" and not there:
-        raise ConfigError("--device cuda: torch finds no CUDA device; use --device auto or cpu")
-    return torch.device("cuda" if there and name != "cpu" else "cpu")

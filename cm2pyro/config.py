@@ -209,7 +209,7 @@ class Config(Section):
 
     def to_file(self, path: str | Path) -> None:
         """Write the resolved config, defaults included, atomically."""
-        write_text(path, yaml.safe_dump(self.to_dict(), sort_keys=False))
+        write_text(path, yaml.dump(self.to_dict(), Dumper=_Dumper, sort_keys=False))
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
@@ -258,13 +258,14 @@ def _mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[Any, Any]:
     return loader.construct_mapping(node, deep=True)
 
 
-def _float(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> float:
-    return float(loader.construct_scalar(node))
+class _Dumper(yaml.SafeDumper):
+    """Quotes text that `_Loader` would read as a number."""
 
 
+_EXPONENT = re.compile(r"^[-+]?([0-9]+(\.[0-9]*)?|\.[0-9]+)[eE][-+]?[0-9]+$")
 _Loader.add_constructor("tag:yaml.org,2002:map", _mapping)
-_Loader.add_implicit_resolver("!exponent", re.compile(r"^[-+]?([0-9]+(\.[0-9]*)?|\.[0-9]+)[eE][-+]?[0-9]+$"), list("-+.0123456789"))
-_Loader.add_constructor("!exponent", _float)
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", _EXPONENT, list("-+.0123456789"))
+_Dumper.add_implicit_resolver("tag:yaml.org,2002:float", _EXPONENT, list("-+.0123456789"))
 
 
 def apply_override(raw: dict[str, Any], override: str) -> None:

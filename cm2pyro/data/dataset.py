@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from cm2pyro.data.kinds import Views
+from cm2pyro.data.kind import Views
 from cm2pyro.errors import DataError
 
 

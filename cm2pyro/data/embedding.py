@@ -9,7 +9,7 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from cm2pyro.data.kinds import Kind, Views
+from cm2pyro.data.kind import Kind, Views
 from cm2pyro.data.manifest import Manifest, inside, parse_numbers, read_table
 from cm2pyro.data.scaling import Standard
 from cm2pyro.errors import DataError

@@ -1,61 +1,12 @@
-"""Kinds of modality: how raw cells become the tensors ("views") that encoders read."""
+"""Kinds of modality by name. A new kind is one file and one line here."""
 
-from typing import Any, ClassVar
-
-import numpy as np
-import torch
-from numpy.typing import NDArray
-
-from cm2pyro.config import Modality
-from cm2pyro.data.manifest import Manifest
+from cm2pyro.data.embedding import Embedding
+from cm2pyro.data.kind import Kind
+from cm2pyro.data.tabular import Tabular
+from cm2pyro.data.timeseries import TimeSeries
 from cm2pyro.registry import Registry
 
-Views = dict[str, torch.Tensor]
-
-
-class Kind:
-    """Reads one modality and turns it into views. What is learned from training rows lives in `state`, as plain JSON.
-
-    Args:
-        name: of the modality. modality: its config. views: those that its encoder reads, a subset of `offers`.
-    """
-
-    offers: ClassVar[tuple[str, ...]]
-
-    def __init__(self, name: str, modality: Modality, views: tuple[str, ...]) -> None:
-        self.name = name
-        self.modality = modality
-        self.views = views
-
-    def read(self, manifest: Manifest) -> Any:
-        """The raw modality of every row. Raises DataError."""
-        raise NotImplementedError
-
-    def observed(self, raw: Any) -> NDArray[np.bool_]:
-        """(n,) which rows have it."""
-        raise NotImplementedError
-
-    def fit(self, raw: Any, rows: NDArray[np.int64]) -> None:
-        """Learn scalings and vocabularies from the training rows alone."""
-        raise NotImplementedError
-
-    def transform(self, raw: Any) -> Views:
-        """View name -> (n, ...) float tensor; rows that lack the modality hold zeros."""
-        raise NotImplementedError
-
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Shape of one row of each view, known once fitted."""
-        raise NotImplementedError
-
-    def inputs(self) -> list[str]:
-        """Names of the columns or variables that were learned from, where they come from a table; known once fitted."""
-        return []
-
-    def state(self) -> dict[str, Any]:
-        raise NotImplementedError
-
-    def load(self, state: dict[str, Any]) -> None:
-        raise NotImplementedError
-
-
 KINDS: Registry[type[Kind]] = Registry("kind of modality")
+KINDS.register("timeseries", TimeSeries)
+KINDS.register("tabular", Tabular)
+KINDS.register("embedding", Embedding)

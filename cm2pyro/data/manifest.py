@@ -13,10 +13,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from cm2pyro.data.splits import SPLITS
 from cm2pyro.errors import DataError
 from cm2pyro.registry import nearest, one_line
 
-SPLITS = ("train", "val", "test")
 _SHOWN = 60  # characters of a cell that a message repeats
 
 

@@ -11,17 +11,11 @@ from numpy.typing import NDArray
 
 from cm2pyro.config import Config, Task
 from cm2pyro.data.dataset import Dataset
-from cm2pyro.data.embedding import Embedding
-from cm2pyro.data.kinds import KINDS, Kind
+from cm2pyro.data.kind import Kind
+from cm2pyro.data.kinds import KINDS
 from cm2pyro.data.labels import UNLABELLED, classes_of, read_labels
 from cm2pyro.data.manifest import Manifest
-from cm2pyro.data.tabular import Tabular
-from cm2pyro.data.timeseries import TimeSeries
 from cm2pyro.errors import CheckpointError, DataError
-
-KINDS.register("timeseries", TimeSeries)
-KINDS.register("tabular", Tabular)
-KINDS.register("embedding", Embedding)
 
 
 @dataclass

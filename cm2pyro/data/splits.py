@@ -2,12 +2,16 @@
 
 import math
 from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from cm2pyro.errors import ConfigError, DataError
 
-__all__ = ["SPLITS", "assign_splits", "check_fractions", "parse_splits"]
+if TYPE_CHECKING:
+    from cm2pyro.data.manifest import Manifest
+
+__all__ = ["SPLITS", "assign_splits", "check_fractions", "parse_splits", "training_rows"]
 
 SPLITS = ("train", "val", "test")
 
@@ -79,3 +83,30 @@ def assign_splits(subject_ids: Iterable[str], fractions: Mapping[str, float], se
             raise DataError(f"splits: {len(subjects)} subjects are too few to put one into {name}; give fewer splits or larger fractions")
         assigned.update(dict.fromkeys(part, name))
     return assigned
+
+
+def training_rows(manifest: "Manifest", seed: int, held: set[str] | None = None) -> tuple[list[int], list[int], list[str]]:
+    """Rows to fit on and rows that stop the fit.
+
+    Args:
+        manifest: with splits and subjects. seed: of the subjects held out. held: subjects held out before, by a fit
+            that is resumed.
+
+    Returns:
+        rows of the split `train`, rows of `val`, and, where no row is `val`, the fifth of the training subjects whose
+        rows were taken out of `train` to serve as `val` (empty otherwise, and where there is one subject alone).
+
+    Raises:
+        DataError: no row has the split `train`.
+    """
+    train, val = manifest.rows("train"), manifest.rows("val")
+    if not train:
+        raise DataError(f"{manifest.name}: no row has split 'train'; expected some to fit on")
+    subjects = sorted({manifest.subjects[i] for i in train})
+    if val or len(subjects) < 2:
+        return train, val, []
+    if not held:
+        split_of = assign_splits(subjects, {"train": 0.8, "val": 0.2}, seed)
+        held = {subject for subject in subjects if split_of[subject] == "val"}
+    val = [i for i in train if manifest.subjects[i] in held]
+    return [i for i in train if manifest.subjects[i] not in held], val, sorted(held)

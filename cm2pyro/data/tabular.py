@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 
 from cm2pyro.data.embedding import aligned, numeric
-from cm2pyro.data.kinds import Kind, Views
+from cm2pyro.data.kind import Kind, Views
 from cm2pyro.data.manifest import Manifest, inside, parse_numbers, read_columns, read_table
 from cm2pyro.data.scaling import QuantileNormal, curved
 from cm2pyro.errors import DataError

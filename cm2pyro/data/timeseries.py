@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cm2pyro.data.kinds import Kind, Views
+from cm2pyro.data.kind import Kind, Views
 from cm2pyro.data.manifest import Manifest
 from cm2pyro.data.scaling import QuantileNormal, Standard, curved
 from cm2pyro.data.series import BIN_HOURS, HOURS, Events, read_series

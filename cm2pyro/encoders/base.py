@@ -4,7 +4,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from cm2pyro.data.kinds import Views
+from cm2pyro.data.kind import Views
 
 
 class Encoder(nn.Module):

@@ -116,15 +116,18 @@ def check_resumable(out: Path, config: Config, state: dict[str, Any]) -> None:
     for key in sorted(set(then) | set(now)):
         if key not in ("fit.epochs", "fit.patience") and then.get(key) != now.get(key):
             raise ConfigError(
-                f"--resume: {key} is {now.get(key)!r}, and the run in {out} has {then.get(key)!r}; resume with its own {CONFIG}, or start anew"
+                f"--resume: {key} is {now.get(key)!r}, and the run in {out} has {then.get(key)!r}; "
+                f"resume with its own {CONFIG}, or start anew"
             )
     if read_json(out / PREPROCESSING) != json.loads(json.dumps(state)):
-        raise DataError(f"--resume: the training data are not those that the run in {out} was fitted to; give the same manifest, or start anew")
+        raise DataError(
+            f"--resume: the training data are not those that the run in {out} was fitted to; give the same manifest, or start anew"
+        )
 
 
 def _flat(section: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """{"a": {"b": 1}} -> {"a.b": 1}."""
-    flat = {}
+    flat: dict[str, Any] = {}
     for key, value in section.items():
         flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
     return flat

@@ -72,8 +72,11 @@ def _full(structure: MixtureStructure, latents: Matrix, restarts: int, seed: int
 
 def _gaussian_mixture(x: Matrix, components: int, restarts: int, seed: int) -> GaussianMixture:
     spread = float(x.var(0).mean()) or 1.0
+    if len(x) < 2 * components:
+        # Too few rows for the EM: repeat them, spread out a little, so that the components still differ.
+        x = np.concatenate([x] * -(-2 * components // len(x)))
+        x = x + np.random.default_rng(seed).normal(0, 0.1 * np.sqrt(spread), x.shape)
     enough = len(x) > 3 * components * x.shape[1]
-    components = min(components, len(x))
     gmm = GaussianMixture(
         components, covariance_type="full" if enough else "diag", n_init=restarts, reg_covar=1e-4 * spread, random_state=seed, max_iter=200
     )

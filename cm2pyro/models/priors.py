@@ -17,9 +17,6 @@ from cm2pyro.distributions.structure import MixtureStructure
 from cm2pyro.errors import ConfigError
 from cm2pyro.registry import nearest
 
-# The argument that each of these takes for its size; the config leaves it out, the site knows it.
-_SIZED = {"LKJCholesky": "dim", "LKJCorrCholesky": "d"}
-
 
 class Floored(dist.TransformedDistribution):
     """floor + X: a positive distribution moved up, with its support known."""
@@ -107,7 +104,12 @@ def _expanded(
 
 
 def _copula(prior: SitePrior, structure: MixtureStructure, default: TorchDistribution) -> TorchDistribution:
-    sized = {_SIZED[prior.dist]: structure.modalities} if prior.dist in _SIZED else {}
+    if prior.dist == "LKJCorrCholesky":
+        # Pyro's older name of the same distribution, whose class cannot be expanded.
+        options = {("concentration" if key == "eta" else key): value for key, value in prior.options.items()}
+        prior = SitePrior(dist="LKJCholesky", **options)
+    # The site knows its size; the config leaves it out.
+    sized = {"dim": structure.modalities} if prior.dist == "LKJCholesky" else {}
     made = _make(sites.COPULA, prior, **sized)
     _check_support(sites.COPULA, made, _base(default.support))
     try:
