@@ -146,7 +146,8 @@ class CM2:
             run.check_resumable(folder, self.config, self._state())
         torch.manual_seed(self.config.fit.seed)
         shapes = {name: kind.shapes() for name, kind in self.preparation.kinds.items()}
-        self._program = Program(self.config, shapes, len(self.classes), self.encoders).to(device)
+        with device:  # priors are made where the fit runs
+            self._program = Program(self.config, shapes, len(self.classes), self.encoders).to(device)
         train_set, val_set = dataset.take(range(len(train))), dataset.take(range(len(train), len(dataset)))
         self._describe(train_set, val_set)
         if folder is not None and not resume:
@@ -321,9 +322,11 @@ class CM2:
         loaded.preparation.load(state)
         tensors, _ = checkpoint.read(folder / "checkpoints" / "best.safetensors")
         shapes = {name: kind.shapes() for name, kind in loaded.preparation.kinds.items()}
-        program = Program(config, shapes, len(loaded.classes), loaded.encoders)
+        chosen = pick_device(device)
+        with chosen:
+            program = Program(config, shapes, len(loaded.classes), loaded.encoders).to(chosen)
         checkpoint.load_module(program, tensors, folder / "checkpoints" / "best.safetensors")
-        loaded._program = program.to(pick_device(device)).eval()
+        loaded._program = program.eval()
         loaded.history = run.read_history(folder)
         loaded.reference = typicality.Reference.read(folder)
         loaded.holdout = run.read_json(folder / run.HOLDOUT)

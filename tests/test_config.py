@@ -9,7 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-import cm2pyro.data.prepared  # noqa: F401  registers the kinds of modality
 from cm2pyro.config import Config, apply_override, read_yaml
 from cm2pyro.encoders import check_encoders
 from cm2pyro.errors import ConfigError

@@ -25,7 +25,8 @@ class ModuleEncoder(Encoder):
         training = module.training
         try:
             with torch.no_grad():
-                out = module.eval()(torch.zeros(2, *shapes[view]))
+                place = next((p.device for p in module.parameters()), None)
+                out = module.eval()(torch.zeros(2, *shapes[view], device=place))
         except (RuntimeError, TypeError, ValueError, IndexError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise ConfigError(

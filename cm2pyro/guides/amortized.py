@@ -45,7 +45,8 @@ class Guide(nn.Module):
     ) -> None:
         super().__init__()
         self.names = tuple(locals_)
-        self.locals = nn.ModuleDict(locals_)
+        # Prefixed, since a modality may have the name of one of ModuleDict's own methods, such as `type`.
+        self.locals = nn.ModuleDict({f"of_{name}": local for name, local in locals_.items()})
         self._locals = dict(locals_)  # the same modules, with their type
         self.globals = globals_
         self.build = build

@@ -152,7 +152,7 @@ def test_encoder_of_an_absent_modality_gets_exactly_zero_gradient(treatment: str
     dataset = dataset.with_observed(dataset.observed & torch.tensor([True, False, True]))
     program.loss(dataset.batch(whole(dataset))).backward()
     for name, expected in (("a", True), ("b", False), ("c", True)):
-        gradients = [p.grad for p in program.guide.locals[name].parameters()]
+        gradients = [p.grad for p in program.guide.locals[f"of_{name}"].parameters()]
         assert any(g is not None and bool((g != 0).any()) for g in gradients) == expected
 
 

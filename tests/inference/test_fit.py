@@ -274,6 +274,13 @@ def test_a_loss_that_is_not_finite_stops_the_fit(table: pd.DataFrame) -> None:
         CM2.from_config(small(fit={"lr": 1e30, "clip": 1e30})).fit(table)
 
 
+def test_modalities_may_have_the_names_of_methods(table: pd.DataFrame) -> None:
+    data = table.rename(columns={"m0": "keys", "m1": "type", "m2": "forward"})
+    config = small()
+    config["modalities"] = {name: {"kind": "embedding", "encoder": "mlp"} for name in ("keys", "type", "forward")}
+    assert len(CM2.from_config(config).fit(data).predict(data)) == len(data)
+
+
 def test_multiclass(tmp_path: Path, table: pd.DataFrame) -> None:
     random = np.random.default_rng(0)
     data = table.assign(label=random.choice(["low", "mid", "high"], len(table)))
