@@ -232,8 +232,8 @@ class CM2:
             # The spread of the predicted class' probability.
             best = prediction.probability.argmax(1)
             columns |= {name: getattr(prediction, name)[np.arange(len(best)), best] for name in ("sd", "q05", "q95")}
-        if self.reference is not None:
-            columns["typicality"] = self.reference.percentiles(self.program, dataset)
+        # A fit that was cut before its end has no reference yet.
+        columns["typicality"] = np.nan if self.reference is None else self.reference.percentiles(self.program, dataset)
         seen = dataset.observed.numpy()
         columns["observed"] = [";".join(np.array(self.names)[row]) for row in seen]
         columns["missing"] = [";".join(np.array(self.names)[~row]) for row in seen]

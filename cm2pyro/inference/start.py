@@ -13,6 +13,7 @@ from cm2pyro import sites
 from cm2pyro.distributions.structure import MixtureStructure
 
 Matrix = NDArray[np.float64]
+_MOST_ROWS = 20_000  # enough for a start
 
 
 def start_values(structure: MixtureStructure, z: Tensor, observed: Tensor, restarts: int, seed: int) -> dict[str, Tensor]:
@@ -31,9 +32,14 @@ def start_values(structure: MixtureStructure, z: Tensor, observed: Tensor, resta
     fill = np.stack([latents[mask[:, m], m].mean(0) if mask[:, m].any() else np.zeros(structure.dim) for m in range(structure.modalities)])
     complete = mask.all(1)
     latents = latents[complete] if complete.sum() >= 20 * structure.components else np.where(mask[..., None], latents, fill)
+    if len(latents) > _MOST_ROWS:
+        latents = latents[np.random.default_rng(seed).choice(len(latents), _MOST_ROWS, replace=False)]
     fit = _shared if structure.coupling == "shared" else _full
     weights, locs, scales, residuals = fit(structure, latents, restarts, seed)
-    as_tensor = lambda x: torch.as_tensor(x, dtype=z.dtype, device=z.device)  # noqa: E731
+
+    def as_tensor(x: Matrix) -> Tensor:
+        return torch.as_tensor(x, dtype=z.dtype, device=z.device)
+
     values = {
         sites.WEIGHTS: as_tensor(weights),
         sites.LOCS: as_tensor(locs),
@@ -99,7 +105,7 @@ def _pairwise_tau(residuals: Matrix) -> Matrix:
     """Kendall's tau of a Gaussian copula with the residuals' correlation: (n, M, D) -> (D, M, M)."""
     M, D = residuals.shape[1:]
     if len(residuals) < 3:
-        return np.broadcast_to(np.eye(M), (D, M, M))
+        return np.tile(np.eye(M), (D, 1, 1))
     centred = residuals - residuals.mean(0)
     cov = np.einsum("nmd,nkd->dmk", centred, centred)
     sd = np.sqrt(np.maximum(np.diagonal(cov, axis1=1, axis2=2), 1e-12))
