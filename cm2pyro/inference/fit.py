@@ -75,7 +75,8 @@ class Trainer:
         for name, tensor in self.program.state_dict().items():
             if self.progress.epoch == 0 or name.startswith("guide.globals."):
                 self.average[name] = tensor.detach().clone()
-        self.best = dict(self.average)
+        if self.progress.epoch == 0:
+            self.best = dict(self.average)
 
     def run(self, report: Report | None = None) -> None:
         """Fit until the epochs or the patience are used up, then leave the best weights in the program."""

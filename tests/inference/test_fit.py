@@ -150,7 +150,7 @@ class CutError(Exception):
     pass
 
 
-@pytest.mark.parametrize("changes", [{}, {"guide": {"local": "delta"}, "fit": {"ema": 0.9, "modality_dropout": 0.3, "schedule": "cosine"}}])
+@pytest.mark.parametrize("changes", [{}, {"guide": {"local": "delta"}, "fit": {"ema": 0.9, "modality_dropout": 0.3, "schedule": "cosine", "warmup": 3}}])
 def test_a_resumed_fit_ends_where_an_undisturbed_one_does(tmp_path: Path, table: pd.DataFrame, changes: dict) -> None:
     config = small(**changes)
     config["fit"]["epochs"] = 4
@@ -224,6 +224,18 @@ def test_early_stopping_keeps_the_best_epoch(table: pd.DataFrame) -> None:
     assert len(losses) == best + 1 + 2 < 60
     val = fitted.evaluate(table, split="val", bootstrap=0, draws=20)
     assert val.metrics["log_loss"]["value"] == pytest.approx(losses[best], abs=1e-6)
+
+
+def test_a_second_start_moves_the_mixture_and_keeps_an_earlier_best(table: pd.DataFrame) -> None:
+    """An overfitting fit is at its best before the second start, which must not touch what was kept."""
+    settings = {"epochs": 16, "lr": 0.1, "patience": 50, "warmup": 15}
+    plain = CM2.from_config(small(fit={**settings, "warmup": 0})).fit(table)
+    again = CM2.from_config(small(fit=settings)).fit(table)
+    assert plain.history[13] | {"seconds": 0} == again.history[13] | {"seconds": 0}
+    assert plain.history[15]["tau"] != again.history[15]["tau"]
+    losses = [record["val_log_loss"] for record in again.history]
+    assert int(np.argmin(losses)) < 13
+    assert again.evaluate(table, split="val", bootstrap=0, draws=20).metrics["log_loss"]["value"] == pytest.approx(min(losses), abs=1e-6)
 
 
 def test_subjects_are_held_out_where_there_is_no_val(tmp_path: Path, table: pd.DataFrame) -> None:
