@@ -159,6 +159,7 @@ class CM2:
             trainer.resume()
             if folder is not None:
                 self.config.to_file(folder / run.CONFIG)
+                run.drop_results(folder)
             self.say(f"resuming after epoch {trainer.progress.epoch}")
         else:
             trainer.start()
@@ -255,6 +256,8 @@ class CM2:
             bootstrap: resamples of subjects for the 95% intervals. patterns: also per missingness pattern.
         """
         seed = self.program.config.fit.seed
+        for mechanism in missing:  # refused before anything is read
+            hide(np.zeros((0, len(self.names)), dtype=bool), self.names, mechanism, seed)
         manifest = read_manifest(data)
         if split is None and manifest.rows("test"):
             split = "test"

@@ -57,7 +57,7 @@ def main(arguments: list[str] | None = None) -> Any:
     except click.ClickException as error:
         code = _refuse(_one_line(error), 2, debug)
     except (click.Abort, KeyboardInterrupt):
-        code = _refuse("stopped; a fit goes on with --resume", 130, debug)
+        code = _refuse("stopped; a fit that has ended an epoch goes on with --resume", 130, debug)
     except BrokenPipeError:
         # The reader of our output went away, as `head` does.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

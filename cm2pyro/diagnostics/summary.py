@@ -25,7 +25,8 @@ def describe(mixture: CopulaMixture, preparation: Preparation) -> dict[str, Any]
     units of the given vectors, and `units` says which.
     """
     names = preparation.names
-    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+    device = mixture.locs.device
+    with torch.no_grad(), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(0)
         draws = mixture.rsample((_DRAWS,)).cpu().numpy()
         tau = mixture.copula.tau().cpu()

@@ -207,6 +207,8 @@ class CopulaMixture(TorchDistribution):
                 cdf, log_density = law(value)
                 F = (log_r.exp() * cdf).sum(-1)
                 p = torch.logsumexp(log_r + log_density, -1).exp().detach()
+                # Rows that have the modality may lie where p underflows; their quotient is discarded, its gradient must not be NaN.
+                p = torch.where(missing, p, torch.ones_like(p)).clamp_min(torch.finfo(p.dtype).tiny)
                 attached = value - (F - F.detach()) / p
                 column[m][j] = torch.where(missing, attached, column[m][j])
                 _, log_density = law(column[m][j])

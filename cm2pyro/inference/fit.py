@@ -62,6 +62,12 @@ class Trainer:
 
     def start(self) -> None:
         """Place the mixture on the latents as they are now; the optimiser forgets what it knew of the global sites."""
+        if self.progress.epoch == 0 and self.config.guide.local == "delta":
+            # Normalised latents need their running statistics before the first latents mean anything.
+            self.program.train()
+            with torch.no_grad():
+                for batch in self.train.batches(512):
+                    self.program.guide.represent(batch.to(self.device))
         values = start_values(
             self.program.structure,
             monitor.latents(self.program, self.train),

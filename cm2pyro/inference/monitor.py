@@ -65,17 +65,17 @@ def pairwise_tau(mixture: CopulaMixture, names: tuple[str, ...]) -> dict[str, fl
 
 
 def copula_gradient(program: Program) -> float | None:
-    """Norm of the last gradient of the ELBO with respect to the copula's site, before beta; None without such a site."""
+    """Norm of the last gradient of the loss with respect to the copula's unconstrained site; None without such a site."""
     found = [p.grad for name, p in program.guide.globals.named_parameters() if sites.COPULA in name and p.grad is not None]
     if not found:
         return None
-    return float(torch.stack([g.norm() for g in found]).norm()) / program.config.fit.beta
+    return float(torch.stack([g.norm() for g in found]).norm())
 
 
 def warnings(config: Config, epoch: int, state: Health, kl: dict[str, float], gradient: float | None) -> dict[str, str]:
     """Signature -> message, for what looks wrong after that many epochs; the first few are given to settle."""
     found: dict[str, str] = {}
-    if epoch < min(_SETTLE, config.fit.epochs):
+    if epoch < _SETTLE:
         return found
     for name, value in state.effective_components.items():
         if config.prior.components > 1 and value < 1.05:
@@ -93,6 +93,6 @@ def warnings(config: Config, epoch: int, state: Health, kl: dict[str, float], gr
             found[f"unused {name}"] = (
                 f"unused latents: those of {name} carry {kl[name] / config.latent.dim:.1e} nats a dimension; lower fit.beta"
             )
-    if gradient is not None and gradient < 1e-6:
+    if gradient is not None and gradient < 1e-10:
         found["copula"] = f"dead copula: the gradient of its parameter is {gradient:.1e}; tau will not move"
     return found

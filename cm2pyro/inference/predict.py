@@ -37,7 +37,7 @@ def predict(program: Program, dataset: Dataset, draws: int, seed: int, batch_siz
     uniform = torch.rand(draws, M, generator=generator)
     normal = torch.randn(draws, 2, M, D, generator=generator)
     if program.guide.globals.random:
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             torch.manual_seed(seed)
             mixtures = [program.draw_mixture() for _ in range(min(draws, _GLOBAL_DRAWS))]
     else:

@@ -22,7 +22,8 @@ class Terms:
     """Parts of the ELBO, per sample of the data set.
 
     Attributes:
-        outcome: mean log-likelihood of the outcome. kl: per modality, log q − log p of its latents, in nats, before beta.
+        outcome: log-likelihood of the outcome, where unlabelled samples count as 0.
+        kl: per modality, log q − log p of its latents, in nats, before beta.
     """
 
     outcome: float

@@ -23,7 +23,8 @@ CONFIG, PREPROCESSING, HOLDOUT, ENV, HISTORY, LOCK = (
     "metrics.jsonl",
     ".lock",
 )
-_OURS = (CONFIG, PREPROCESSING, HOLDOUT, ENV, HISTORY, "mixture.json", "reference.safetensors")
+_RESULTS = ("mixture.json", "reference.safetensors")
+_OURS = (CONFIG, PREPROCESSING, HOLDOUT, ENV, HISTORY, *_RESULTS)
 
 
 def check_folder(out: Path, resume: bool, overwrite: bool) -> None:
@@ -38,10 +39,13 @@ def check_folder(out: Path, resume: bool, overwrite: bool) -> None:
     if out.exists() and not out.is_dir():
         raise ConfigError(f"{out}: is a file; a run folder is expected; name another")
     filled = out.exists() and any(child.name != LOCK for child in out.iterdir())
-    if resume and not (out / "checkpoints" / "last.safetensors").is_file():
-        raise CheckpointError(f"{out}: holds no checkpoint to resume; fit without --resume")
+    begun = (out / "checkpoints" / "last.safetensors").is_file()
+    if resume and not begun:
+        remedy = "fit with --overwrite in place of --resume" if filled else "fit without --resume"
+        raise CheckpointError(f"{out}: holds no checkpoint to resume; {remedy}")
     if filled and not (resume or overwrite):
-        raise ConfigError(f"{out}: the folder is not empty; pass --resume to go on, --overwrite to start anew, or name another")
+        remedy = "pass --resume to go on, --overwrite to start anew" if begun else "pass --overwrite if it is a run to replace"
+        raise ConfigError(f"{out}: the folder is not empty; {remedy}, or name another")
     if filled and overwrite and not (out / CONFIG).is_file():
         raise ConfigError(f"{out}: --overwrite replaces only a run folder, and this one has no {CONFIG}; name another")
 
@@ -53,6 +57,12 @@ def clear(out: Path, overwrite: bool) -> None:
             (out / name).unlink(missing_ok=True)
         shutil.rmtree(out / "checkpoints", ignore_errors=True)
     (out / "checkpoints").mkdir(parents=True, exist_ok=True)
+
+
+def drop_results(out: Path) -> None:
+    """Remove what is computed from the final weights, before a fit goes on and changes them."""
+    for name in _RESULTS:
+        (out / name).unlink(missing_ok=True)
 
 
 def remove_if_empty(out: Path, existed: bool) -> None:

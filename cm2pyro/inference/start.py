@@ -69,7 +69,7 @@ def _full(structure: MixtureStructure, latents: Matrix, restarts: int, seed: int
     locs = np.stack([gmm.means_ for gmm in fits])
     scales = np.sqrt(np.stack([np.stack([_variance(gmm, k) for k in range(K)]) for gmm in fits]))
     responsibilities = np.stack([gmm.predict_proba(latents[:, m]) for m, gmm in enumerate(fits)], 1)  # (N, M, K)
-    picked = responsibilities[:, np.arange(M), structure.assignment.numpy()]  # (N, T, M)
+    picked = responsibilities[:, np.arange(M), structure.assignment.cpu().numpy()]  # (N, T, M)
     hard = responsibilities.argmax(-1)  # (N, M)
     m = np.arange(M)
     residuals = (latents - locs[m, hard]) / scales[m, hard]

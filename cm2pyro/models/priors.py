@@ -130,9 +130,11 @@ def _check_support(site: str, made: TorchDistribution, needed: constraints.Const
     found = _base(made.support)
     fits = found is needed or type(found) is type(needed)
     if needed is constraints.positive:
+        # Exactly the positive half-line: a start outside a narrower support would end the fit in its first step.
         lower = getattr(found, "lower_bound", None)
-        fits = fits or (lower is not None and float(torch.as_tensor(lower).min()) >= 0 and not found.is_discrete)
+        fits = fits or (lower is not None and bool((torch.as_tensor(lower) == 0).all()) and not hasattr(found, "upper_bound"))
+        fits = fits and not found.is_discrete
     if needed is constraints.real:
-        fits = not found.is_discrete and found.event_dim == 0
+        fits = fits and not isinstance(made, dist.Delta)  # a point has no density to weigh
     if not fits:
         raise ConfigError(f"priors.{site}: {type(made).__name__} has support {found}; the site needs {needed}; choose another distribution")

@@ -259,6 +259,18 @@ def test_gradient_reaches_the_observed_latent() -> None:
     assert bool((gradient[:, 1] == 0).all())
 
 
+def test_gradient_of_draws_is_finite_beside_rows_far_from_every_component() -> None:
+    """A row that has the modality, 15 sd from every component, is computed alongside one that lacks it."""
+    locs = torch.tensor([[[-0.5], [0.5]], [[-0.5], [0.5]]], requires_grad=True)
+    logits = torch.zeros(4, requires_grad=True)
+    assignment = torch.cartesian_prod(torch.arange(2), torch.arange(2))
+    p = CopulaMixture(logits, assignment, locs, torch.full((2, 2, 1), 0.11), make_copula("gaussian", 2, tau=0.3))
+    z = torch.tensor([[[2.5], [0.0]], [[0.0], [0.1]]], requires_grad=True)
+    drawn = p.conditional(z, torch.tensor([[True, False], [False, True]]))
+    for gradient in torch.autograd.grad(drawn.sum(), [z, locs, logits]):
+        assert torch.isfinite(gradient).all()
+
+
 def test_float32_is_finite_far_from_every_component() -> None:
     p = mixture("shared", 3, 2, 2, tau=0.95)
     small = CopulaMixture(p.log_weights.float(), p.assignment, p.locs.float(), p.scales.float(), make_copula("gaussian", 3, tau=0.95))

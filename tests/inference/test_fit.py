@@ -150,7 +150,9 @@ class CutError(Exception):
     pass
 
 
-@pytest.mark.parametrize("changes", [{}, {"guide": {"local": "delta"}, "fit": {"ema": 0.9, "modality_dropout": 0.3, "schedule": "cosine", "warmup": 3}}])
+@pytest.mark.parametrize(
+    "changes", [{}, {"guide": {"local": "delta"}, "fit": {"ema": 0.9, "modality_dropout": 0.3, "schedule": "cosine", "warmup": 3}}]
+)
 def test_a_resumed_fit_ends_where_an_undisturbed_one_does(tmp_path: Path, table: pd.DataFrame, changes: dict) -> None:
     config = small(**changes)
     config["fit"]["epochs"] = 4
