@@ -65,7 +65,7 @@ def load_module(module: nn.Module, tensors: dict[str, Tensor], where: Path) -> N
         module.load_state_dict(tensors)
     except RuntimeError as error:
         reason = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
-        raise CheckpointError(f"{where}: does not fit config.yaml ({reason}); fit again with --overwrite") from error
+        raise CheckpointError(f"{where}: does not fit config.yaml ({reason[:160]}); fit again with --overwrite") from error
 
 
 def optimiser_tensors(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:

@@ -45,6 +45,8 @@ class Program(nn.Module):
         shapes: modality -> view -> shape of one row. classes: of the task. modules: encoders given from Python.
     """
 
+    elbo: nn.Module
+
     def __init__(self, config: Config, shapes: dict[str, dict[str, tuple[int, ...]]], classes: int, modules: Modules | None = None) -> None:
         super().__init__()
         self.config = config
@@ -54,7 +56,8 @@ class Program(nn.Module):
             self.model: Model = make_model(config, classes)
             self.guide: Guide = make_guide(config, shapes, self.model.sample_globals, self.structure.build, modules or {})
             self.trace_elbo = RecordedELBO()
-            self.elbo = self.trace_elbo(self.model, self.guide)
+            # Not registered as a submodule: it holds the same parameters, and a checkpoint would store them twice.
+            object.__setattr__(self, "elbo", self.trace_elbo(self.model, self.guide))
 
     def loss(self, batch: Batch) -> Tensor:
         """−ELBO of a minibatch per sample of the data set; differentiable."""

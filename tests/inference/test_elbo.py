@@ -282,3 +282,11 @@ def test_completions_bound_the_same_outcome_more_tightly() -> None:
     error = math.sqrt(float(summed.var() + drawn.var()) / 300)
     assert float(summed.mean()) < float(drawn.mean()) + 3 * error
     assert float(summed.var()) < float(drawn.var())
+
+
+def test_every_parameter_is_stored_once_and_trained() -> None:
+    program, dataset = make()
+    names = list(program.state_dict())
+    assert len({tensor.data_ptr() for tensor in program.state_dict().values() if tensor.numel()}) == len(names)
+    program.loss(dataset.batch(whole(dataset))).backward()
+    assert all(p.grad is not None for p in program.parameters())
