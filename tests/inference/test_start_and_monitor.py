@@ -1,12 +1,16 @@
 """Where the mixture starts, and what is watched."""
 
 import dataclasses
+import json
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
+from cm2pyro.api import CM2
 from cm2pyro.config import Config
+from cm2pyro.data.manifest import read_manifest
 from cm2pyro.distributions import make_copula
 from cm2pyro.distributions.mixture import CopulaMixture
 from cm2pyro.distributions.structure import MixtureStructure
@@ -82,11 +86,27 @@ def test_warnings_name_what_is_wrong_and_only_that() -> None:
     assert monitor.warnings(config(guide={"local": "delta"}), 9, state(), {"a": 0.0, "b": 0.0}, None) == {}
 
 
-def test_effective_components_are_the_exponential_of_the_entropy() -> None:
+def test_effective_components_are_counted_by_health() -> None:
+    """Three clusters of shares 0.5, 0.3, 0.2 that every modality shows: exp(entropy) of the shares; one cluster: 1."""
+    n = 600
+    z = draws(n, 0.3)
+    ids = [f"s{i}" for i in range(n)]
+    columns = {name: [json.dumps(row.tolist()) for row in z[:, m]] for m, name in enumerate("ab")}
+    table = pd.DataFrame({"sample_id": ids, "subject_id": ids, "split": "train", "label": ["0", "1"] * (n // 2), **columns})
+    raw = {
+        "modalities": {name: {"kind": "embedding", "encoder": "identity"} for name in "ab"},
+        "latent": {"dim": 2},
+        "prior": {"components": 3, "scale_floor": 0.02},
+        "guide": {"local": "delta"},
+        "fit": {"epochs": 1, "lr": 1e-6},
+    }
+    fitted = CM2.from_config(raw).fit(table)
+    dataset = fitted.preparation.transform(read_manifest(table), labels=False)
     share = np.array([0.5, 0.3, 0.2])
     expected = float(np.exp(-(share * np.log(share)).sum()))
-    structure = MixtureStructure(2, 2, 3)
-    z = draws(4000, 0.3)
-    p = structure.build(start_values(structure, z, torch.ones(4000, 2, dtype=torch.bool), 3, 0))
-    mean = p.responsibilities(z).exp().mean(0)
-    assert float(torch.special.entr(mean).sum().exp()) == pytest.approx(expected, abs=0.1)
+    found = monitor.health(fitted.program, dataset).effective_components
+    # The sd of a share of 600 draws is 0.02; exp(entropy) moves by less than ten times that.
+    assert found == pytest.approx({"a": expected, "b": expected}, abs=0.2)
+    hard = fitted.mixture().responsibilities(fitted.program.guide.represent(dataset.batch(torch.arange(n)))[0]).argmax(-1)
+    alone = dataset.take((hard == hard[0]).nonzero()[:, 0].tolist())
+    assert monitor.health(fitted.program, alone).effective_components == pytest.approx({"a": 1.0, "b": 1.0}, abs=0.05)
