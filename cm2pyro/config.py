@@ -96,9 +96,10 @@ class Latent(Section):
 
 
 class CopulaPrior(Section):
-    family: str = "gaussian"
+    family: str = "gaussian"  # or `mixture`, of `families`
+    families: Annotated[list[str], Field(min_length=2)] | None = None
     tied: bool = False  # one copula for all latent dimensions
-    update: Literal["joint"] = "joint"
+    update: Literal["joint", "ifm", "profile"] = "joint"
 
 
 class MixturePrior(Section):
@@ -119,6 +120,8 @@ class Priors(Section):
     locs: SitePrior = SitePrior(dist="Normal", loc=0.0, scale=2.0)  # type: ignore[call-arg]
     scales: SitePrior = SitePrior(dist="LogNormal", loc=0.0, scale=1.0)  # type: ignore[call-arg]
     copula: SitePrior | None = None  # None: the family's own default
+    copula_df: SitePrior | None = None  # degrees of freedom of the Student-t copula
+    copula_weights: SitePrior | None = None  # of a mixture of families
 
 
 class Guide(Section):

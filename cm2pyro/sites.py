@@ -6,9 +6,14 @@ DRAWS = "draws"  # completions of the missing latents that share one draw of the
 WEIGHTS = "weights"  # (T,) joint component weights
 LOCS = "locs"  # (M, K, D)
 SCALES = "scales"  # (M, K, D)
-COPULA = "copula"  # the copula family's own parameter
+COPULA = "copula"  # the copula family's own parameter; further parameters have sites of their own, see `copula`
 
 OUTCOME = "outcome"
+
+
+def copula(*parts: str) -> str:
+    """Name of a site of the copula: `copula`, `copula_df`, in a mixture of families `copula_<family>`, `copula_weights`."""
+    return "_".join([COPULA, *(part for part in parts if part)])
 
 
 def latent(modality: str) -> str:

@@ -56,6 +56,8 @@ class CopulaMixture(TorchDistribution):
         self.scales = scales
         self.copula = copula
         self._modality = torch.arange(locs.shape[0], device=locs.device)
+        self._joint_locs = locs[self._modality, assignment]  # (T, M, D)
+        self._joint_scales = scales[self._modality, assignment]
         super().__init__(torch.Size(), torch.Size((locs.shape[0], locs.shape[2])), validate_args)
 
     @property
@@ -72,14 +74,14 @@ class CopulaMixture(TorchDistribution):
         """log p(z_observed | t): z (..., M, D), observed (..., M) bool -> (..., T). Nothing observed: 0."""
         if observed is not None:
             z = torch.where(observed[..., None], z, torch.zeros((), dtype=z.dtype, device=z.device))
-        s = (z[..., None, :] - self.locs) / self.scales  # (..., M, K, D)
-        margins = (-0.5 * (s.square() + _LOG_2PI) - self.scales.log()).sum(-1)  # (..., M, K)
-        margins = margins[..., self._modality, self.assignment]  # (..., T, M)
-        scores = s[..., self._modality, self.assignment, :].mT  # (..., T, D, M)
+        s = (z[..., None, :, :] - self._joint_locs) / self._joint_scales  # (..., T, M, D)
+        squares = s.square().sum(-1)  # (..., T, M)
+        constants = self._joint_scales.log().sum(-1) + 0.5 * _LOG_2PI * s.shape[-1]  # (T, M)
         if observed is None:
-            return margins.sum(-1) + self.copula.log_prob(scores).sum(-1)
-        margins = torch.where(observed[..., None, :], margins, margins.new_zeros(()))
-        return margins.sum(-1) + self.copula.log_prob(scores, observed[..., None, None, :]).sum(-1)
+            return self.copula.log_prob(s.mT).sum(-1) - 0.5 * squares.sum(-1) - constants.sum(-1)
+        seen = observed.to(s.dtype)
+        margins = -0.5 * (squares * seen[..., None, :]).sum(-1) - seen @ constants.mT
+        return margins + self.copula.log_prob(s.mT, observed[..., None, None, :]).sum(-1)
 
     def log_prob(self, z: Tensor, observed: Tensor | None = None) -> Tensor:
         """Log density of the observed modalities; the others are marginalised exactly.
@@ -166,8 +168,7 @@ class CopulaMixture(TorchDistribution):
         """
         z = torch.where(observed[..., None], z, torch.zeros((), dtype=z.dtype, device=z.device))
         normal = torch.randn_like(z) if normal is None else normal
-        locs = self.locs[self._modality, self.assignment]  # (T, M, D)
-        scales = self.scales[self._modality, self.assignment]
+        locs, scales = self._joint_locs, self._joint_scales
         shape = (self.joint_components, *[1] * (z.dim() - 2), *self.event_shape)
         locs, scales = locs.reshape(shape), scales.reshape(shape)
         scores = ((z - locs) / scales).mT  # (T, ..., D, M)
@@ -184,8 +185,7 @@ class CopulaMixture(TorchDistribution):
         shape, M, D = z.shape, *self.event_shape
         z, drawn, observed = z.reshape(-1, M, D), drawn.reshape(-1, M, D), observed.expand(shape[:-1]).reshape(-1, M)
         column = [[z[:, m, j] for j in range(D)] for m in range(M)]
-        locs = self.locs[self._modality, self.assignment]  # (T, M, D)
-        scales = self.scales[self._modality, self.assignment]
+        locs, scales = self._joint_locs, self._joint_scales
         log_r = self.responsibilities(z, observed)  # (B, T), updated coordinate by coordinate
         known = observed
         copulas = [self.copula.select(j) for j in range(D)]

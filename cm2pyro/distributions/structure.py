@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from cm2pyro import sites
-from cm2pyro.distributions.copulas import FAMILIES, Copula
+from cm2pyro.distributions.copulas.learned import LearnedCopula
 from cm2pyro.distributions.mixture import CopulaMixture
 from cm2pyro.errors import ConfigError
 
@@ -30,10 +30,13 @@ class MixtureStructure:
     family: str = "gaussian"
     tied: bool = False
     scale_floor: float = 0.1
+    families: tuple[str, ...] = ()
     assignment: Tensor = field(init=False, repr=False, compare=False)
+    copula: LearnedCopula = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        FAMILIES.get(self.family, "prior.copula.family")
+        batch_shape = torch.Size() if self.tied else torch.Size((self.dim,))
+        object.__setattr__(self, "copula", LearnedCopula(self.family, self.families, self.modalities, batch_shape))
         M, K = self.modalities, self.components
         if self.coupling == "full":
             if K**M > _MOST_JOINT_COMPONENTS:
@@ -51,19 +54,9 @@ class MixtureStructure:
         """T."""
         return len(self.assignment)
 
-    @property
-    def copula_class(self) -> type[Copula]:
-        # One modality has nothing to be tied to.
-        return FAMILIES.get(self.family if self.modalities > 1 else "independence")
-
-    @property
-    def copula_batch_shape(self) -> torch.Size:
-        return torch.Size() if self.tied else torch.Size((self.dim,))
-
     def build(self, values: dict[str, Tensor]) -> CopulaMixture:
-        """The mixture for values of the global sites: weights (T,), locs and scales (M, K, D), and the copula's site."""
+        """The mixture for values of the global sites: weights (T,), locs and scales (M, K, D), and the copula's sites."""
         locs = values[sites.LOCS]
-        value = values.get(sites.COPULA)
-        copula = self.copula_class.from_site(locs if value is None else value, self.modalities)
+        copula = self.copula.build(values, locs)
         assignment = self.assignment.to(locs.device)
         return CopulaMixture(values[sites.WEIGHTS].log(), assignment, locs, values[sites.SCALES], copula, validate_args=False)

@@ -26,7 +26,7 @@ def start_values(structure: MixtureStructure, z: Tensor, observed: Tensor, resta
         z: (N, M, D) pilot latents. observed: (N, M) bool. restarts: of the EM; the best is kept.
 
     Returns:
-        weights (T,), locs and scales (M, K, D), and the copula's site if the family has one.
+        weights (T,), locs and scales (M, K, D), and the copula's sites if the family has any.
     """
     latents, mask = z.detach().cpu().double().numpy(), observed.cpu().numpy()
     fill = np.stack([latents[mask[:, m], m].mean(0) if mask[:, m].any() else np.zeros(structure.dim) for m in range(structure.modalities)])
@@ -47,10 +47,7 @@ def start_values(structure: MixtureStructure, z: Tensor, observed: Tensor, resta
         sites.SCALES: as_tensor(np.maximum(scales, 1.05 * structure.scale_floor)),
     }
     tau = as_tensor(_pairwise_tau(residuals))  # (D, M, M)
-    site = structure.copula_class.site_from_tau(tau.mean(0) if structure.tied else tau)
-    if site is not None:
-        values[sites.COPULA] = site
-    return values
+    return values | structure.copula.start(tau)
 
 
 def _shared(structure: MixtureStructure, latents: Matrix, restarts: int, seed: int) -> tuple[Matrix, Matrix, Matrix, Matrix]:

@@ -21,6 +21,7 @@ def make_structure(config: Config) -> MixtureStructure:
         prior.copula.family,
         prior.copula.tied,
         prior.scale_floor,
+        tuple(prior.copula.families or ()),
     )
 
 

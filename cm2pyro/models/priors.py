@@ -9,35 +9,21 @@ import torch
 from pyro.distributions import TorchDistribution
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch.distributions import constraints
-from torch.distributions.transforms import AffineTransform
 
 from cm2pyro import sites
 from cm2pyro.config import Priors, SitePrior
+from cm2pyro.distributions.floored import Floored
 from cm2pyro.distributions.structure import MixtureStructure
 from cm2pyro.errors import ConfigError
 from cm2pyro.registry import nearest
-
-
-class Floored(dist.TransformedDistribution):
-    """floor + X: a positive distribution moved up, with its support known."""
-
-    def __init__(self, base: TorchDistribution, floor: float, validate_args: bool | None = None) -> None:
-        self.floor = floor
-        super().__init__(base, [AffineTransform(floor, 1.0)], validate_args=validate_args)
-
-    @constraints.dependent_property
-    def support(self) -> constraints.Constraint:
-        return constraints.greater_than(self.floor)
-
-    def expand(self, batch_shape: torch.Size, _instance: object = None) -> "Floored":
-        return Floored(self.base_dist.expand(batch_shape), self.floor, validate_args=False)
 
 
 def site_priors(structure: MixtureStructure, priors: Priors) -> dict[str, TorchDistribution]:
     """The prior of every global site, of the site's shape.
 
     weights (T,) on the simplex; locs (M, K, D) real; scales (M, K, D): floor + a positive variable; copula: the
-    family's parameter, per latent dimension unless tied.
+    family's parameter, per latent dimension unless tied (elliptical: a Cholesky factor; others: |tau| / 0.99 in (0, 1), of
+    Frank with two modalities tau / 0.99 in (-1, 1)); copula_df: 2 + a positive variable; copula_weights: on the simplex.
 
     Raises:
         ConfigError: unknown distribution or argument, a shape or support that does not fit; names the site.
@@ -51,11 +37,7 @@ def site_priors(structure: MixtureStructure, priors: Priors) -> dict[str, TorchD
             structure.scale_floor,
         ).to_event(3),
     }
-    default = structure.copula_class.default_prior(structure.modalities, structure.copula_batch_shape)
-    if default is None and priors.copula is not None and structure.modalities > 1:
-        raise ConfigError(f"priors.copula: the {structure.family} copula has no parameter; remove the prior")
-    if default is not None:
-        made[sites.COPULA] = default if priors.copula is None else _copula(priors.copula, structure, default)
+    made |= _copula_priors(structure, priors)
     return made
 
 
@@ -78,15 +60,15 @@ def _make(site: str, prior: SitePrior, **sized: Any) -> TorchDistribution:
         raise ConfigError(f"priors.{site}: {prior.dist} cannot be made ({str(error).splitlines()[0]}); correct its arguments") from error
 
 
-def _simplex(prior: SitePrior, size: int) -> TorchDistribution:
+def _simplex(prior: SitePrior, size: int, site: str = sites.WEIGHTS) -> TorchDistribution:
     options = prior.options
     concentration = options.get("concentration")
     if prior.dist == "Dirichlet" and isinstance(concentration, int | float):
         prior = SitePrior(dist=prior.dist, **(options | {"concentration": [float(concentration)] * size}))
-    made = _make(sites.WEIGHTS, prior)
+    made = _make(site, prior)
     if made.batch_shape or made.event_shape != (size,):
-        raise ConfigError(f"priors.{sites.WEIGHTS}: {prior.dist} has shape {tuple(made.shape())}; the site has ({size},)")
-    _check_support(sites.WEIGHTS, made, constraints.simplex)
+        raise ConfigError(f"priors.{site}: {prior.dist} has shape {tuple(made.shape())}; the site has ({size},)")
+    _check_support(site, made, constraints.simplex)
     return made
 
 
@@ -103,21 +85,43 @@ def _expanded(
     return made.to_event(len(shape)) if independent else made
 
 
-def _copula(prior: SitePrior, structure: MixtureStructure, default: TorchDistribution) -> TorchDistribution:
+def _copula_priors(structure: MixtureStructure, priors: Priors) -> dict[str, TorchDistribution]:
+    """Priors of the copula's sites: the family's own, replaced where the config gives another."""
+    found = structure.copula.priors()
+    given = {sites.copula(): priors.copula, sites.copula("df"): priors.copula_df, sites.copula("weights"): priors.copula_weights}
+    for site, prior in given.items():
+        if prior is None or structure.modalities < 2:
+            continue
+        if site not in found:
+            has = f"it has {', '.join(found)}" if found else "it has no parameter"
+            raise ConfigError(f"priors.{site}: the {structure.family} copula has no such site ({has}); remove the prior")
+        if site == sites.copula("weights"):
+            found[site] = _simplex(prior, len(structure.families), site)
+        else:
+            found[site] = _copula(prior, structure, found[site], site)
+    return found
+
+
+def _copula(prior: SitePrior, structure: MixtureStructure, default: TorchDistribution, site: str) -> TorchDistribution:
     if prior.dist == "LKJCorrCholesky":
         # Pyro's older name of the same distribution, whose class cannot be expanded.
         options = {("concentration" if key == "eta" else key): value for key, value in prior.options.items()}
         prior = SitePrior(dist="LKJCholesky", **options)
     # The site knows its size; the config leaves it out.
     sized = {"dim": structure.modalities} if prior.dist == "LKJCholesky" else {}
-    made = _make(sites.COPULA, prior, **sized)
-    _check_support(sites.COPULA, made, _base(default.support))
+    made = _make(site, prior, **sized)
+    support = _base(default.support)
+    floor = getattr(support, "lower_bound", None) if type(support) is type(constraints.greater_than(0.0)) else None
+    _check_support(site, made, support if floor is None else constraints.positive)
+    if floor is not None:
+        made = Floored(made, float(floor))
     try:
-        made = made.expand(structure.copula_batch_shape).to_event(len(structure.copula_batch_shape))
+        shape = structure.copula.batch_shape
+        made = made.expand(shape).to_event(len(shape))
     except (ValueError, RuntimeError) as error:
-        raise ConfigError(f"priors.{sites.COPULA}: shape {tuple(made.shape())} does not expand to {tuple(default.shape())}") from error
+        raise ConfigError(f"priors.{site}: shape {tuple(made.shape())} does not expand to {tuple(default.shape())}") from error
     if made.shape() != default.shape():
-        raise ConfigError(f"priors.{sites.COPULA}: shape {tuple(made.shape())}; the site has {tuple(default.shape())}")
+        raise ConfigError(f"priors.{site}: shape {tuple(made.shape())}; the site has {tuple(default.shape())}")
     return made
 
 
@@ -126,9 +130,19 @@ def _base(support: Any) -> Any:
     return support.base_constraint if isinstance(support, constraints.independent) else support
 
 
+def _bound(support: constraints.Constraint, side: str) -> float | None:
+    """A bound where it is one number; None where there is none."""
+    value = getattr(support, side, None)
+    if value is None:
+        return None
+    values = torch.as_tensor(value).unique()
+    return float(values) if len(values) == 1 else float("nan")
+
+
 def _check_support(site: str, made: TorchDistribution, needed: constraints.Constraint) -> None:
     found = _base(made.support)
-    fits = found is needed or type(found) is type(needed)
+    bounds = ("lower_bound", "upper_bound")
+    fits = type(found) is type(needed) and all(_bound(found, side) == _bound(needed, side) for side in bounds)
     if needed is constraints.positive:
         # Exactly the positive half-line: a start outside a narrower support would end the fit in its first step.
         lower = getattr(found, "lower_bound", None)

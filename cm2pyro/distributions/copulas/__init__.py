@@ -6,8 +6,13 @@ import torch
 from torch import Tensor
 
 from cm2pyro.distributions.copulas.base import MAX_TAU, ConditionalCopula, Copula
+from cm2pyro.distributions.copulas.clayton import Clayton90, Clayton270, ClaytonCopula, SurvivalClayton
+from cm2pyro.distributions.copulas.frank import FrankCopula
 from cm2pyro.distributions.copulas.gaussian import GaussianCopula
+from cm2pyro.distributions.copulas.gumbel import Gumbel90, Gumbel270, GumbelCopula, SurvivalGumbel
 from cm2pyro.distributions.copulas.independence import IndependenceCopula
+from cm2pyro.distributions.copulas.joe import Joe90, Joe270, JoeCopula, SurvivalJoe
+from cm2pyro.distributions.copulas.student_t import StudentTCopula
 from cm2pyro.errors import ConfigError
 from cm2pyro.registry import Registry
 
@@ -16,6 +21,20 @@ __all__ = ["FAMILIES", "MAX_TAU", "ConditionalCopula", "Copula", "GaussianCopula
 FAMILIES: Registry[type[Copula]] = Registry("copula family")
 FAMILIES.register("independence", IndependenceCopula)
 FAMILIES.register("gaussian", GaussianCopula)
+FAMILIES.register("student_t", StudentTCopula)
+FAMILIES.register("clayton", ClaytonCopula)
+FAMILIES.register("gumbel", GumbelCopula)
+FAMILIES.register("frank", FrankCopula)
+FAMILIES.register("joe", JoeCopula)
+FAMILIES.register("survival_clayton", SurvivalClayton)
+FAMILIES.register("survival_gumbel", SurvivalGumbel)
+FAMILIES.register("survival_joe", SurvivalJoe)
+FAMILIES.register("clayton_90", Clayton90)
+FAMILIES.register("clayton_270", Clayton270)
+FAMILIES.register("gumbel_90", Gumbel90)
+FAMILIES.register("gumbel_270", Gumbel270)
+FAMILIES.register("joe_90", Joe90)
+FAMILIES.register("joe_270", Joe270)
 
 
 def make_copula(
@@ -33,7 +52,7 @@ def make_copula(
     Args:
         family: name of a family in FAMILIES. modalities: M >= 2.
         tau: Kendall's tau of every pair, in (-1, 1), scalar or (D,). theta: the family's own parameter.
-        correlation: (..., M, M) for elliptical families (their theta). df: degrees of freedom, for Student-t.
+        correlation: (..., M, M) for elliptical families (their theta). df: degrees of freedom of Student-t, > 2; 4 if not given.
         dtype, device: of the parameters; by default those of the tensors given, else torch's defaults.
 
     Raises:
@@ -41,9 +60,7 @@ def make_copula(
     """
     cls = FAMILIES.get(family)
     if modalities < 2:
-        raise ConfigError(f"modalities: a copula ties 2 or more coordinates, found {modalities}")
-    if df is not None:
-        raise ConfigError(f"df: the {family} copula has no degrees of freedom; leave df out")
+        raise ConfigError(f"modalities: a copula ties 2 or more coordinates, found {modalities}; add a coordinate")
 
     def tensor(value: Any) -> Tensor:
         kept = value.dtype if isinstance(value, Tensor) and value.is_floating_point() else torch.get_default_dtype()
@@ -53,9 +70,21 @@ def make_copula(
     if len(given) > 1:
         raise ConfigError(f"{' and '.join(given)}: each fixes the dependence; pass one of them")
     if tau is not None:
-        return cls.from_tau(tensor(tau), modalities)
-    if given:
-        return cls.from_theta(tensor(next(iter(given.values()))), modalities)
-    if cls.default_prior(modalities, torch.Size()) is None:
-        return cls.from_tau(tensor(0.0), modalities)
-    raise ConfigError(f"the {family} copula needs tau or its parameter; pass tau=")
+        made = cls.from_tau(tensor(tau), modalities)
+    elif given:
+        made = cls.from_theta(tensor(next(iter(given.values()))), modalities)
+    elif not cls.site_priors(modalities, torch.Size()):
+        made = cls.from_tau(tensor(0.0), modalities)
+    else:
+        raise ConfigError(f"the {family} copula needs tau or its parameter; pass tau=")
+    return made if df is None else _with_df(made, tensor(df))
+
+
+def _with_df(copula: Copula, df: Tensor) -> Copula:
+    if not isinstance(copula, StudentTCopula):
+        raise ConfigError(f"df: the {copula.family} copula has no degrees of freedom; leave df out")
+    if not bool((df > 2).all()) or not bool(torch.isfinite(df).all()):
+        raise ConfigError(f"df: the student_t copula needs finite df > 2, found {df.tolist()}; use gaussian for a very large one")
+    if df.dim() > 1 or (df.dim() == 1 and copula.batch_shape != df.shape):
+        raise ConfigError(f"df: expected a number or shape {tuple(copula.batch_shape)}, found {tuple(df.shape)}; pass one value per copula")
+    return StudentTCopula(copula.scale_tril, df.to(copula.scale_tril.dtype))

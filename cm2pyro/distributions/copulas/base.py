@@ -1,5 +1,7 @@
 """What every copula family offers."""
 
+import math
+from collections.abc import Sequence
 from typing import ClassVar, Self
 
 import torch
@@ -7,9 +9,14 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor
 from torch.distributions import constraints
 
+from cm2pyro.distributions.copulas.inversion import attach, invert
+from cm2pyro.distributions.copulas.patterns import Groups
+from cm2pyro.errors import ConfigError
+
 Shape = torch.Size | list[int] | tuple[int, ...]
 # Kendall's tau of a learned copula stays inside (-0.99, 0.99): at +-1 the density is singular.
 MAX_TAU = 0.99
+_BLOCK = 1 << 15  # rows whose intermediate results stay in a core's cache
 
 
 class Copula(TorchDistribution):
@@ -20,8 +27,9 @@ class Copula(TorchDistribution):
 
     Shapes: batch shape () (one copula) or (D,) (one per latent dimension); event shape (M,).
 
-    A family implements `_log_density`, `_draw`, `conditional_margin`, `select`, `tau`, and for use as a learned prior
-    `default_prior`, `from_site` and `site_from_tau`. A family without parameters returns None from `default_prior`.
+    A family implements `_log_density`, `_conditional_cdf`, `margin`, `select`, `tau`, `from_tau`, `from_theta` and
+    `tail_dependence`, and for use as a learned prior `site_priors`, `from_sites` and `sites_from_tau`. Draws come from
+    the conditional distribution functions by inversion; a family with a closed form overrides `_complete`.
     """
 
     family: ClassVar[str]
@@ -34,32 +42,33 @@ class Copula(TorchDistribution):
 
     # --- what a family implements -------------------------------------------------------------------------------
 
-    def _log_density(self, s: Tensor, observed: Tensor | None) -> Tensor:
-        """log c of the observed coordinates: s (..., M), zero where not observed; observed (..., M) bool or None for all -> (...,)."""
+    def _log_density(self, s: Tensor) -> Tensor:
+        """log c: s (..., M) -> (...,)."""
         raise NotImplementedError
 
-    def _draw(self, s: Tensor, observed: Tensor, noise: Tensor) -> Tensor:
-        """Draw the coordinates that are not observed, given the others: noise (..., M) standard normal -> (..., M), differentiable."""
+    def _conditional_cdf(self, given: tuple[int, ...], s: Tensor, m: int, value: Tensor) -> Tensor:
+        """F(s_m | s_given) in float64: s (..., k) the values of the coordinates `given`, k >= 1; value (...,) -> (...,)."""
         raise NotImplementedError
 
-    def conditional_margin(self, s: Tensor, m: int, given: Tensor) -> tuple[Tensor, Tensor]:
-        """Law of coordinate m given the coordinates in `given`, on the scale of s.
-
-        Args:
-            s: (..., M) normal scores. m: index of the coordinate. given: (..., M) bool, False at m.
-
-        Returns:
-            F(s_m | s_given) in [0, 1] and the log density of s_m given s_given with respect to s_m, both (...,).
-        """
+    def margin(self, coordinates: Sequence[int]) -> "Copula":
+        """The copula of some of the coordinates, in the order given; at least two."""
         raise NotImplementedError
 
-    def select(self, dimension: int) -> Self:
-        """The copula of one latent dimension, with batch shape (); a tied copula returns itself."""
+    def select(self, index: int | Tensor) -> Self:
+        """The copulas of some latent dimensions: batch shape () for a number, that of the index for a long tensor."""
         raise NotImplementedError
 
     def tau(self) -> Tensor:
         """Kendall's tau: batch shape for families with one parameter, (..., M, M) for elliptical ones."""
         raise NotImplementedError
+
+    def tail_dependence(self) -> tuple[Tensor, Tensor]:
+        """Lower and upper tail dependence of a pair, limits of P(U_i <= q | U_j <= q) and its mirror image; shaped like `tau`."""
+        raise NotImplementedError
+
+    def log_cdf(self, s: Tensor) -> Tensor:
+        """log C(Phi(s_1), ..., Phi(s_M)): s (..., M) -> (...,). Raises NotImplementedError where there is no closed form."""
+        raise NotImplementedError(f"the {self.family} copula has no closed-form distribution function; estimate it from draws")
 
     @property
     def theta(self) -> Tensor:
@@ -77,18 +86,18 @@ class Copula(TorchDistribution):
         raise NotImplementedError
 
     @classmethod
-    def default_prior(cls, modalities: int, batch_shape: torch.Size) -> TorchDistribution | None:
-        """Default prior of the global site that holds the parameter, or None if there is none."""
+    def site_priors(cls, modalities: int, batch_shape: torch.Size) -> dict[str, TorchDistribution]:
+        """Default priors of the global sites that hold the parameters: "" for the main one, a suffix for others."""
         raise NotImplementedError
 
     @classmethod
-    def from_site(cls, value: Tensor | None, modalities: int) -> Self:
-        """The copula for a value of the global site, kept inside |tau| <= MAX_TAU."""
+    def from_sites(cls, values: dict[str, Tensor], modalities: int, like: Tensor) -> Self:
+        """The copula for values of the global sites, kept inside |tau| <= MAX_TAU; `like` gives dtype and device."""
         raise NotImplementedError
 
     @classmethod
-    def site_from_tau(cls, tau: Tensor) -> Tensor | None:
-        """A value of the global site that comes near pairwise tau (..., M, M); used to start a fit."""
+    def sites_from_tau(cls, tau: Tensor) -> dict[str, Tensor]:
+        """Values of the global sites that come near pairwise tau (..., M, M); used to start a fit."""
         raise NotImplementedError
 
     # --- what every family shares -------------------------------------------------------------------------------
@@ -103,18 +112,26 @@ class Copula(TorchDistribution):
         Returns:
             (...,).
         """
-        if observed is not None:
-            # Masked before anything is computed: values that are not there may be NaN and must not reach a gradient.
-            s = torch.where(observed, s, torch.zeros((), dtype=s.dtype, device=s.device))
-        if self._validate_args:
-            self._validate_sample(s)
-        return self._log_density(s, observed)
+        if observed is None:
+            if self._validate_args:
+                self._validate_sample(s)
+            return self._in_blocks(s)
+        # Values that are not there may be NaN: they are left out before anything is computed, and reach no gradient.
+        shape = torch.broadcast_shapes(s.shape, observed.shape, self.batch_shape + self.event_shape)
+        groups = Groups(observed, shape[:-1], len(self.batch_shape))
+        parts = []
+        for p, pattern in enumerate(groups.patterns):
+            some = groups.part(p, s, pattern)
+            if self._validate_args and bool(torch.isnan(some.detach()).any()):
+                raise ValueError("log_prob: NaN in an observed coordinate")
+            parts.append(self._of_rows(groups.dimension[p]).margin(pattern)._in_blocks(some) if len(pattern) > 1 else some.sum(-1) * 0)
+        return groups.join(parts) if parts else s.new_zeros(shape[:-1])
 
     def rsample(self, sample_shape: Shape = torch.Size(), noise: Tensor | None = None) -> Tensor:
         """Differentiable draws: (*sample_shape, *batch_shape, M) normal scores. `noise` replaces the standard normal noise."""
         shape = self._extended_shape(torch.Size(sample_shape))
         s = torch.zeros(shape, dtype=self.theta_like.dtype, device=self.theta_like.device)
-        return self.conditional(s, torch.zeros(shape, dtype=torch.bool, device=s.device)).rsample(noise=noise)
+        return self.conditional(s, torch.zeros(self.modalities, dtype=torch.bool, device=s.device)).rsample(noise=noise)
 
     def conditional(self, s: Tensor, observed: Tensor) -> "ConditionalCopula":
         """The law of the missing coordinates given the observed ones; each row has its own pattern.
@@ -124,10 +141,89 @@ class Copula(TorchDistribution):
         """
         return ConditionalCopula(self, s, observed)
 
+    def conditional_margin(self, s: Tensor, m: int, given: Tensor) -> tuple[Tensor, Tensor]:
+        """Law of coordinate m given the coordinates in `given`, on the scale of s.
+
+        Args:
+            s: (..., M) normal scores. m: index of the coordinate. given: (..., M) bool, False at m.
+
+        Returns:
+            F(s_m | s_given) in [0, 1] and the log density of s_m given s_given with respect to s_m, both (...,).
+        """
+        shape = torch.broadcast_shapes(s.shape, given.shape, self.batch_shape + self.event_shape)
+        groups = Groups(given, shape[:-1], len(self.batch_shape))
+        parts = []
+        for p, pattern in enumerate(groups.patterns):
+            value, some = groups.part(p, s, (m,))[..., 0], groups.part(p, s, pattern)
+            normal = torch.distributions.Normal(torch.zeros_like(value), torch.ones_like(value), validate_args=False)
+            cdf, log_density = normal.cdf(value), normal.log_prob(value)
+            if pattern:
+                copula = self._of_rows(groups.dimension[p])
+                cdf = copula._conditional_cdf(pattern, some, m, value).to(s.dtype)
+                log_density = log_density + copula.margin((*pattern, m))._log_density(torch.cat([some, value[..., None]], -1))
+                if len(pattern) > 1:
+                    log_density = log_density - copula.margin(pattern)._log_density(some)
+            parts.append(torch.stack([cdf, log_density], -1))
+        return groups.join(parts).unbind(-1)  # type: ignore[return-value]
+
     @property
     def theta_like(self) -> Tensor:
         """A tensor with the copula's dtype and device."""
         return self.theta
+
+    def _of_rows(self, dimension: Tensor | None) -> Self:
+        return self if dimension is None else self.select(dimension)
+
+    def _in_blocks(self, s: Tensor) -> Tensor:
+        """`_log_density`; where no gradient is asked for, in blocks of rows whose intermediate results stay in the cache."""
+        rows = math.prod(s.shape[:-1])
+        tracked = torch.is_grad_enabled() and (s.requires_grad or self.theta_like.requires_grad)
+        if rows <= 2 * _BLOCK or tracked or s.device.type != "cpu" or s.dim() < 2 or (self.batch_shape and s.dim() < 3):
+            return self._log_density(s)
+        blocks = s.split(max(1, _BLOCK * torch.get_num_threads() * len(s) // rows))
+        return torch.cat([self._log_density(block) for block in blocks])
+
+    def _complete(self, given: tuple[int, ...], s: Tensor, noise: Tensor) -> Tensor:
+        """Draw the other coordinates, in increasing order, each given all before it.
+
+        Args:
+            s: (..., k) values of the coordinates `given`. noise: (..., M − k) standard normal.
+
+        Returns:
+            (..., M − k), increasing in its own noise, with exact implicit derivatives.
+        """
+        known, values = list(given), list(s.double().unbind(-1))
+        drawn = []
+        for i, m in enumerate(j for j in range(self.modalities) if j not in given):
+            value = noise[..., i].double()
+            if known:
+                value = self._next(tuple(known), torch.stack([v.expand(value.shape) for v in values], -1), m, value)
+            known.append(m)
+            values.append(value)
+            drawn.append(value)
+        return torch.stack(drawn, -1).to(s.dtype)
+
+    def _next(self, given: tuple[int, ...], s: Tensor, m: int, noise: Tensor) -> Tensor:
+        """Solve F(s_m | s_given) = Phi(noise), all float64."""
+        # Sorted, since a margin is asked for once per set.
+        joint, before = self.margin((*given, m)), self.margin(given) if len(given) > 1 else None
+
+        def law(value: Tensor) -> tuple[Tensor, Tensor]:
+            log_c = joint._log_density(torch.cat([s, value[..., None]], -1))
+            if before is not None:
+                log_c = log_c - before._log_density(s)
+            return self._conditional_cdf(given, s, m, value), log_c - 0.5 * (value.square() + math.log(2 * math.pi))
+
+        start = self._guess(given, s, m, noise)
+        root, density, found = invert(law, noise.detach(), start)
+        return attach(root, density, found, lambda value: self._conditional_cdf(given, s, m, value))
+
+    def _guess(self, given: tuple[int, ...], s: Tensor, m: int, noise: Tensor) -> Tensor:
+        """Where the search for a draw begins: the draw of a Gaussian copula with the same Kendall's tau."""
+        k = len(given)
+        rho = torch.sin(math.pi / 2 * self.tau().detach().double().clamp(-0.95, 0.95))
+        weight = rho / (1 + (k - 1) * rho)
+        return weight * s.detach().sum(-1) + (1 - k * rho * weight).clamp_min(0.01).sqrt() * noise.detach()
 
 
 class ConditionalCopula(TorchDistribution):
@@ -150,11 +246,34 @@ class ConditionalCopula(TorchDistribution):
 
     def rsample(self, sample_shape: Shape = torch.Size(), noise: Tensor | None = None) -> Tensor:
         shape = self._extended_shape(torch.Size(sample_shape))
-        s = self.s.expand(shape)
+        copula, M = self.copula, self.copula.modalities
         if noise is None:
-            noise = torch.randn(shape, dtype=s.dtype, device=s.device)
-        return torch.where(self.observed, s, self.copula._draw(s, self.observed, noise))
+            noise = torch.randn(shape, dtype=self.s.dtype, device=self.s.device)
+        groups = Groups(self.observed, shape[:-1], len(copula.batch_shape))
+        parts = []
+        for p, given in enumerate(groups.patterns):
+            missing = tuple(m for m in range(M) if m not in given)
+            known = groups.part(p, self.s, given)
+            if not missing:
+                parts.append(known)
+                continue
+            drawn = copula._of_rows(groups.dimension[p])._complete(given, known, groups.part(p, noise, missing))
+            order = sorted(range(M), key=(*given, *missing).__getitem__)
+            parts.append(torch.cat([known, drawn], -1)[..., order])
+        return groups.join(parts) if parts else self.s.new_zeros(shape)
 
     def log_prob(self, s: Tensor) -> Tensor:
         s = torch.where(self.observed, self.s, s)
         return self.copula.log_prob(s) - self.copula.log_prob(self.s, self.observed)
+
+
+def refuse_range(family: str, tau: Tensor, low: float, high: float, modalities: int) -> None:
+    """Raises ConfigError unless low < tau < high (low included where it is 0, which is independence)."""
+    inside = (tau >= low if low == 0 else tau > low) & (tau <= high if high == 0 else tau < high)
+    if not bool(inside.all()):
+        left = "<=" if low == 0 else "<"
+        right = "<=" if high == 0 else "<"
+        raise ConfigError(
+            f"tau: the {family} copula of {modalities} coordinates needs {low:g} {left} tau {right} {high:g}, found {tau.tolist()}; "
+            "choose such a value or another family"
+        )

@@ -1,5 +1,6 @@
 """The independence copula."""
 
+from collections.abc import Sequence
 from typing import ClassVar, Self
 
 import torch
@@ -8,11 +9,12 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from cm2pyro.distributions.copulas.base import Copula, Shape
+from cm2pyro.distributions.special import log_ndtr
 from cm2pyro.errors import ConfigError
 
 
 class IndependenceCopula(Copula):
-    """Independent coordinates: c(u) = 1, Kendall's tau 0, no tail dependence."""
+    """Independent coordinates: log c(u) = 0, Kendall's tau 0, no tail dependence, no parameter."""
 
     family = "independence"
     arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {}
@@ -21,21 +23,29 @@ class IndependenceCopula(Copula):
         self._like = torch.zeros(()) if like is None else like.new_zeros(())
         super().__init__(modalities, torch.Size(), validate_args)
 
-    def _log_density(self, s: Tensor, observed: Tensor | None) -> Tensor:
+    def _log_density(self, s: Tensor) -> Tensor:
         return s.new_zeros(s.shape[:-1])
 
-    def _draw(self, s: Tensor, observed: Tensor, noise: Tensor) -> Tensor:
+    def _conditional_cdf(self, given: tuple[int, ...], s: Tensor, m: int, value: Tensor) -> Tensor:
+        return torch.special.ndtr(value.double())
+
+    def _complete(self, given: tuple[int, ...], s: Tensor, noise: Tensor) -> Tensor:
         return noise
 
-    def conditional_margin(self, s: Tensor, m: int, given: Tensor) -> tuple[Tensor, Tensor]:
-        normal = torch.distributions.Normal(s.new_zeros(()), s.new_ones(()))
-        return normal.cdf(s[..., m]), normal.log_prob(s[..., m])
+    def log_cdf(self, s: Tensor) -> Tensor:
+        return log_ndtr(s).sum(-1)
 
-    def select(self, dimension: int) -> Self:
+    def margin(self, coordinates: Sequence[int]) -> Self:
+        return type(self)(len(coordinates), self._like, validate_args=False)
+
+    def select(self, index: int | Tensor) -> Self:
         return self
 
     def tau(self) -> Tensor:
         return self._like
+
+    def tail_dependence(self) -> tuple[Tensor, Tensor]:
+        return self._like, self._like
 
     @property
     def theta(self) -> Tensor:
@@ -55,13 +65,13 @@ class IndependenceCopula(Copula):
         raise ConfigError("theta: the independence copula has no parameter; leave it out")
 
     @classmethod
-    def default_prior(cls, modalities: int, batch_shape: torch.Size) -> TorchDistribution | None:
-        return None
+    def site_priors(cls, modalities: int, batch_shape: torch.Size) -> dict[str, TorchDistribution]:
+        return {}
 
     @classmethod
-    def from_site(cls, value: Tensor | None, modalities: int) -> Self:
-        return cls(modalities, value)
+    def from_sites(cls, values: dict[str, Tensor], modalities: int, like: Tensor) -> Self:
+        return cls(modalities, like)
 
     @classmethod
-    def site_from_tau(cls, tau: Tensor) -> Tensor | None:
-        return None
+    def sites_from_tau(cls, tau: Tensor) -> dict[str, Tensor]:
+        return {}

@@ -1,19 +1,60 @@
-"""Which coordinates are observed, grouped: rows with the same pattern share their linear algebra."""
+"""Rows grouped by which coordinates are observed: rows of one pattern share their formulas and their linear algebra."""
+
+import math
 
 import torch
 from torch import Tensor
 
 
-def distinct_patterns(observed: Tensor) -> tuple[Tensor, Tensor]:
-    """Group rows by their pattern of observed coordinates.
+class Groups:
+    """Rows grouped by pattern.
+
+    Leading dimensions over which the pattern varies become rows; the others, among them where possible the copula's
+    own batch dimension, are kept.
 
     Args:
-        observed: (..., M) bool, M <= 62.
+        observed: (..., M) bool, broadcastable to `lead` + (M,). lead: batch shape of the values. batch_dims: how many
+            trailing dimensions of `lead` belong to the copula's batch shape.
 
-    Returns:
-        patterns (P, M) bool, and index (...,) long with patterns[index] == observed.
+    Attributes:
+        patterns: the distinct patterns, each a tuple of coordinates. dimension: per pattern, for each of its rows the
+            index into the copula's batch, or None where the batch dimension was kept.
     """
-    bits = 2 ** torch.arange(observed.shape[-1], device=observed.device)
-    codes = (observed.long() * bits).sum(-1)
-    distinct, index = torch.unique(codes, return_inverse=True)
-    return (distinct[:, None] & bits).bool(), index
+
+    def __init__(self, observed: Tensor, lead: torch.Size, batch_dims: int) -> None:
+        M = observed.shape[-1]
+        observed = observed.reshape(*[1] * (len(lead) + 1 - observed.dim()), *observed.shape)
+        varying = [i for i, size in enumerate(observed.shape[:-1]) if size > 1]
+        split = varying[-1] + 1 if varying else 0
+        by_element = split > len(lead) - batch_dims
+        self.lead, self.split = lead, len(lead) if by_element else split
+        self.rows_shape, self.kept = lead[: self.split], lead[self.split :]
+        rows = observed.reshape(*observed.shape[: self.split], M).expand(*self.rows_shape, M).reshape(-1, M)
+        # One code per pattern; M <= 62.
+        bits = 2 ** torch.arange(M, device=observed.device)
+        codes, which = torch.unique((rows.long() * bits).sum(-1), return_inverse=True)
+        self.patterns = [tuple(m for m in range(M) if code >> m & 1) for code in codes.tolist()]
+        self.rows = [torch.nonzero(which == p)[:, 0] for p in range(len(codes))] if len(codes) > 1 else [None] * len(codes)
+        self.dimension: list[Tensor | None] = [None] * len(codes)
+        if by_element and batch_dims:
+            index = torch.arange(lead[-1], device=observed.device).expand(lead).reshape(-1)
+            self.dimension = [index if rows is None else index[rows] for rows in self.rows]
+
+    def part(self, p: int, x: Tensor, coordinates: tuple[int, ...] | None = None) -> Tensor:
+        """Rows of pattern p of x (..., M), with the named coordinates only: (rows, *kept, n)."""
+        if coordinates is not None and len(coordinates) < x.shape[-1]:
+            x = x[..., list(coordinates)]
+        x = x.expand(*self.lead, x.shape[-1])
+        x = x.reshape(math.prod(self.rows_shape), *self.kept, x.shape[-1])
+        rows = self.rows[p]
+        return x if rows is None else x.index_select(0, rows)
+
+    def join(self, parts: list[Tensor]) -> Tensor:
+        """Undo the grouping: one (rows, *kept, ...) per pattern -> (*lead, ...)."""
+        if not parts:
+            raise ValueError("nothing to join")
+        x = torch.cat(parts) if len(parts) > 1 else parts[0]
+        if len(parts) > 1:
+            order = torch.cat([rows for rows in self.rows if rows is not None])
+            x = x.index_select(0, torch.argsort(order))
+        return x.reshape(*self.lead, *x.shape[1 + len(self.kept) :])

@@ -1,0 +1,251 @@
+"""What Archimedean families share: conditional laws from the generator's derivatives, reflections, Kendall's tau."""
+
+import math
+from collections.abc import Sequence
+from itertools import combinations
+from typing import ClassVar, Literal, Self
+
+import pyro.distributions as dist
+import torch
+from pyro.distributions import TorchDistribution
+from torch import Tensor
+from torch.distributions import constraints
+
+from cm2pyro.distributions.copulas.base import MAX_TAU, Copula, Shape, refuse_range
+from cm2pyro.distributions.special import log_ndtr
+from cm2pyro.errors import ConfigError
+
+
+class ArchimedeanCopula(Copula):
+    """C(u) = ψ(ψ⁻¹(u_1) + … + ψ⁻¹(u_M)) with a completely monotone generator ψ, and its reflections.
+
+    Given k coordinates, F(u_m | u_given) = ψ⁽ᵏ⁾(Σ t_given + t_m) / ψ⁽ᵏ⁾(Σ t_given), t = ψ⁻¹(u). Source: Hofert, Mächler &
+    McNeil (2012), Journal of Multivariate Analysis 110.
+
+    A family implements `_log_density_of`, `_log_inverse`, `_log_derivative`, `_tau_of`, `_theta_of` and `_tails`.
+    Reflected, u_m becomes 1 − u_m: in all coordinates (survival copula), or in one of two (90° and 270° rotations, whose
+    Kendall's tau is negative).
+
+    Args:
+        theta: the parameter, shape () or (D,). modalities: M.
+    """
+
+    arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {"theta": constraints.positive}
+    reflects: ClassVar[Literal["none", "all", "first", "second"]] = "none"
+
+    def __init__(self, theta: Tensor, modalities: int, validate_args: bool | None = None) -> None:
+        self._theta = theta
+        self._coordinates: tuple[int, ...] = tuple(range(modalities))
+        super().__init__(modalities, theta.shape, validate_args)
+
+    # --- what a family implements, all without reflection ---------------------------------------------------------
+
+    @staticmethod
+    def _log_density_of(s: Sequence[Tensor], theta: Tensor) -> Tensor:
+        """log c from n >= 2 coordinates, each (...,)."""
+        raise NotImplementedError
+
+    @staticmethod
+    def _log_inverse(s: Tensor, theta: Tensor) -> Tensor:
+        """log ψ⁻¹(Φ(s))."""
+        raise NotImplementedError
+
+    @staticmethod
+    def _log_derivative(k: int, y: Tensor, theta: Tensor) -> Tensor:
+        """log |ψ⁽ᵏ⁾(e^y)|, k >= 0."""
+        raise NotImplementedError
+
+    @staticmethod
+    def _tau_of(theta: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    @staticmethod
+    def _theta_of(tau: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    @staticmethod
+    def _tails(theta: Tensor) -> tuple[Tensor, Tensor]:
+        """Lower and upper tail dependence."""
+        raise NotImplementedError
+
+    # --- what they share ------------------------------------------------------------------------------------------
+
+    @property
+    def theta(self) -> Tensor:
+        return self._theta
+
+    @property
+    def _strength(self) -> Tensor:
+        """The parameter that the generator takes; positive dependence."""
+        return self._theta
+
+    def _signs(self, coordinates: Sequence[int]) -> list[Tensor | None]:
+        """Per coordinate the factor that undoes the reflection; None where there is none."""
+        minus = self._theta.new_tensor(-1.0)
+        flips = {"none": (), "all": coordinates, "first": (0,), "second": (1,)}[self.reflects]
+        return [minus if m in flips else None for m in coordinates]
+
+    def _upright(self, s: Tensor, coordinates: Sequence[int]) -> list[Tensor]:
+        """Coordinates of the copula without its reflection: s (..., n) -> n tensors (...,)."""
+        pairs = zip(s.unbind(-1), self._signs(coordinates), strict=True)
+        return [x if sign is None else x * sign.to(x.dtype) for x, sign in pairs]
+
+    def _log_density(self, s: Tensor) -> Tensor:
+        return self._log_density_of(self._upright(s, self._coordinates), self._strength.to(s.dtype))
+
+    def _conditional_cdf(self, given: tuple[int, ...], s: Tensor, m: int, value: Tensor) -> Tensor:
+        theta, k = self._strength.double(), len(given)
+        coordinates = tuple(self._coordinates[i] for i in (*given, m))
+        x = self._upright(torch.cat([s, value[..., None]], -1).double(), coordinates)
+        y = [self._log_inverse(coordinate, theta) for coordinate in x]
+        before = y[0]
+        for term in y[1:-1]:
+            before = torch.logaddexp(before, term)
+        after = torch.logaddexp(before, y[-1])
+        F = (self._log_derivative(k, after, theta) - self._log_derivative(k, before, theta)).exp()
+        sign = self._signs(coordinates[-1:])[0]
+        return F if sign is None else 0.5 + sign.double() * (F - 0.5)
+
+    def log_cdf(self, s: Tensor) -> Tensor:
+        """log C(Φ(s)): s (..., M) -> (...,). Differentiable to any order; of a reflected family by inclusion and exclusion."""
+        theta, M = self._strength.to(s.dtype), self.modalities
+        signs = self._signs(self._coordinates)
+        x = s.unbind(-1)
+        fixed = [m for m in range(M) if signs[m] is None]
+        flipped = [m for m in range(M) if m not in fixed]
+
+        def log_c(values: list[Tensor]) -> Tensor:
+            """log C of the given coordinates, 1 in the others."""
+            if not values:
+                return s.new_zeros(s.shape[:-1])
+            if len(values) == 1:
+                return log_ndtr(values[0])
+            y = self._log_inverse(values[0], theta)
+            for value in values[1:]:
+                y = torch.logaddexp(y, self._log_inverse(value, theta))
+            return self._log_derivative(0, y, theta)
+
+        if not flipped:
+            return log_c(list(x))
+        # P(U_fixed <= u, V_flipped >= 1 − u) of the upright copula's V.
+        total = torch.zeros((), dtype=s.dtype, device=s.device)
+        for size in range(len(flipped) + 1):
+            for some in combinations(flipped, size):
+                total = total + (-1) ** size * log_c([x[m] for m in fixed] + [-x[m] for m in some]).exp()
+        return total.clamp_min(torch.finfo(s.dtype).tiny).log()
+
+    def tau(self) -> Tensor:
+        """Kendall's tau of every pair, batch shape."""
+        tau = self._tau_of(self._strength)
+        return -tau if self.reflects in ("first", "second") else tau
+
+    def tail_dependence(self) -> tuple[Tensor, Tensor]:
+        lower, upper = self._tails(self._strength)
+        if self.reflects in ("first", "second"):
+            return torch.zeros_like(lower), torch.zeros_like(upper)
+        return (upper, lower) if self.reflects == "all" else (lower, upper)
+
+    def margin(self, coordinates: Sequence[int]) -> Self:
+        made = self._like(self._theta, len(coordinates))
+        made._coordinates = tuple(self._coordinates[m] for m in coordinates)
+        return made
+
+    def select(self, index: int | Tensor) -> Self:
+        if not self.batch_shape:
+            return self
+        made = self._like(self._theta[index], self.modalities)
+        made._coordinates = self._coordinates
+        return made
+
+    def expand(self, batch_shape: Shape, _instance: object = None) -> Self:
+        made = self._like(self._theta.expand(torch.Size(batch_shape)), self.modalities)
+        made._coordinates = self._coordinates
+        return made
+
+    def _like(self, theta: Tensor, modalities: int) -> Self:
+        return type(self)(theta, modalities, validate_args=False)
+
+    # --- construction ---------------------------------------------------------------------------------------------
+
+    @classmethod
+    def _tau_range(cls, modalities: int) -> tuple[float, float]:
+        return (-1.0, 0.0) if cls.reflects in ("first", "second") else (0.0, 1.0)
+
+    @classmethod
+    def _check_modalities(cls, modalities: int) -> None:
+        if cls.reflects in ("first", "second") and modalities != 2:
+            raise ConfigError(
+                f"modalities: the {cls.family} copula is a rotation, which ties exactly 2 coordinates, found {modalities}; "
+                f"use {cls.family.rsplit('_', 1)[0]} or survival_{cls.family.rsplit('_', 1)[0]}"
+            )
+
+    @classmethod
+    def _from_strength_tau(cls, tau: Tensor) -> Tensor:
+        """theta for a tau inside the range; of a rotation, |tau|."""
+        return cls._theta_of(tau.abs())
+
+    @classmethod
+    def from_tau(cls, tau: Tensor, modalities: int) -> Self:
+        cls._check_modalities(modalities)
+        refuse_range(cls.family, tau, *cls._tau_range(modalities), modalities)
+        return cls(cls._from_strength_tau(tau), modalities)
+
+    @classmethod
+    def from_theta(cls, theta: Tensor, modalities: int) -> Self:
+        cls._check_modalities(modalities)
+        if theta.dim() > 1:
+            raise ConfigError(
+                f"theta: the {cls.family} copula has one parameter, a number or (D,); found shape {tuple(theta.shape)}; pass theta="
+            )
+        allowed = cls.arg_constraints["theta"]
+        if not bool(allowed.check(theta).all()) or not bool(torch.isfinite(theta).all()):
+            raise ConfigError(
+                f"theta: the {cls.family} copula needs {cls._theta_range(modalities)}, found {theta.tolist()}; pass tau or mend it"
+            )
+        return cls(theta, modalities)
+
+    @classmethod
+    def _theta_range(cls, modalities: int) -> str:
+        low = getattr(cls.arg_constraints["theta"], "lower_bound", 0)
+        return f"theta {'>=' if low else '>'} {float(low):g}"
+
+    # --- as a learned prior -----------------------------------------------------------------------------------------
+
+    @classmethod
+    def site_priors(cls, modalities: int, batch_shape: torch.Size) -> dict[str, TorchDistribution]:
+        """The site holds |tau| / MAX_TAU; Beta(1, 2) falls linearly from independence to perfect dependence."""
+        cls._check_modalities(modalities)
+        return {"": dist.Beta(torch.tensor(1.0), torch.tensor(2.0)).expand(batch_shape).to_event(len(batch_shape))}
+
+    @classmethod
+    def from_sites(cls, values: dict[str, Tensor], modalities: int, like: Tensor) -> Self:
+        # Above a thousandth: at independence itself some densities have a boundary.
+        tau = 1e-3 + (MAX_TAU - 1e-3) * values[""]
+        return cls(cls._from_strength_tau(tau), modalities, validate_args=False)
+
+    @classmethod
+    def sites_from_tau(cls, tau: Tensor) -> dict[str, Tensor]:
+        sign = -1.0 if cls.reflects in ("first", "second") else 1.0
+        mean = sign * mean_of_pairs(tau)
+        return {"": (mean.clamp(0.02, 0.95) - 1e-3) / (MAX_TAU - 1e-3)}
+
+
+def mean_of_pairs(tau: Tensor) -> Tensor:
+    """Mean Kendall's tau over pairs: (..., M, M) -> (...,)."""
+    M = tau.shape[-1]
+    return (tau.sum((-2, -1)) - tau.diagonal(dim1=-2, dim2=-1).sum(-1)) / (M * (M - 1))
+
+
+def stirling2(n: int, k: int) -> int:
+    """Stirling number of the second kind."""
+    return sum((-1) ** (k - j) * math.comb(k, j) * j**n for j in range(k + 1)) // math.factorial(k)
+
+
+def homogeneous(weights: Sequence[Tensor | float], h: Tensor, rest: Tensor) -> Tensor:
+    """Σ_j w_j h^j rest^(n − 1 − j) for n weights, h and rest in [0, 1] that add up to 1."""
+    total = torch.as_tensor(weights[0], dtype=h.dtype, device=h.device)
+    power = h
+    for weight in weights[1:]:
+        total = total * rest + weight * power
+        power = power * h
+    return total

@@ -1,0 +1,86 @@
+"""Copulas whose parameters are global sites of the model."""
+
+from dataclasses import dataclass
+
+import pyro.distributions as dist
+import torch
+from pyro.distributions import TorchDistribution
+from torch import Tensor
+
+from cm2pyro import sites
+from cm2pyro.distributions.copulas import FAMILIES
+from cm2pyro.distributions.copulas.base import Copula
+from cm2pyro.distributions.copulas.families import FamilyMixture
+from cm2pyro.errors import ConfigError
+
+MIXTURE = "mixture"
+
+
+@dataclass(frozen=True)
+class LearnedCopula:
+    """A family, or a mixture of families, for M modalities; knows its sites, their priors and their starts.
+
+    Args:
+        family: a name in FAMILIES, or `mixture`. families: those of the mixture.
+        modalities: M. batch_shape: () where one copula serves all latent dimensions, else (D,).
+
+    Raises:
+        ConfigError: unknown family, a mixture of fewer than two, a family that cannot tie M coordinates.
+    """
+
+    family: str
+    families: tuple[str, ...]
+    modalities: int
+    batch_shape: torch.Size
+
+    def __post_init__(self) -> None:
+        if self.family == MIXTURE:
+            if len(self.families) < 2 or len(set(self.families)) < len(self.families):
+                found = ", ".join(self.families) or "none"
+                raise ConfigError(f"prior.copula.families: a mixture needs two or more different families, found {found}; name them")
+            for name in self.families:
+                FAMILIES.get(name, "prior.copula.families")
+        else:
+            if self.families:
+                raise ConfigError(f"prior.copula.families: belongs to family mixture, this one is {self.family}; remove it")
+            if self.family not in FAMILIES.names():
+                FAMILIES.get(self.family, "prior.copula.family")
+        if self.modalities > 1:
+            self.priors()
+
+    def _members(self) -> dict[str, type[Copula]]:
+        """Prefix of the sites -> class."""
+        # One modality has nothing to be tied to.
+        if self.modalities < 2:
+            return {"": FAMILIES.get("independence")}
+        return {name: FAMILIES.get(name) for name in self.families} if self.families else {"": FAMILIES.get(self.family)}
+
+    def priors(self) -> dict[str, TorchDistribution]:
+        """Default prior of every site."""
+        found: dict[str, TorchDistribution] = {}
+        for prefix, cls in self._members().items():
+            for suffix, prior in cls.site_priors(self.modalities, self.batch_shape).items():
+                found[sites.copula(prefix, suffix)] = prior
+        if self.families and self.modalities > 1:
+            found[sites.copula("weights")] = dist.Dirichlet(torch.ones(len(self.families)))
+        return found
+
+    def build(self, values: dict[str, Tensor], like: Tensor) -> Copula:
+        """The copula for values of its sites; `like` gives dtype and device where it has none."""
+        members = []
+        for prefix, cls in self._members().items():
+            names = {suffix: sites.copula(prefix, suffix) for suffix in cls.site_priors(self.modalities, self.batch_shape)}
+            members.append(cls.from_sites({suffix: values[name] for suffix, name in names.items()}, self.modalities, like))
+        if len(members) == 1:
+            return members[0]
+        return FamilyMixture(members, values[sites.copula("weights")].log(), validate_args=False)
+
+    def start(self, tau: Tensor) -> dict[str, Tensor]:
+        """Values of the sites that come near pairwise tau (D, M, M)."""
+        tau = tau if self.batch_shape else tau.mean(0)
+        found: dict[str, Tensor] = {}
+        for prefix, cls in self._members().items():
+            found |= {sites.copula(prefix, suffix): value for suffix, value in cls.sites_from_tau(tau).items()}
+        if self.families and self.modalities > 1:
+            found[sites.copula("weights")] = tau.new_full((len(self.families),), 1 / len(self.families))
+        return found

@@ -1,0 +1,107 @@
+"""Special functions of normal scores that hold far into the tails, for values and gradients.
+
+All take any shape, float32 or float64, and stay finite for |s| up to several hundred. They avoid `torch.special.log_ndtr`
+and `torch.where`, which on a CPU cost ten times what they need to.
+"""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+
+_LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
+_TINY = 1e-30
+
+
+def log_ndtr(s: Tensor) -> Tensor:
+    """log Φ(s), to relative precision for s < 0 and to absolute precision above; differentiable to any order."""
+    return _LogNdtr.apply(s)
+
+
+def log_neg_log_ndtr(s: Tensor) -> tuple[Tensor, Tensor]:
+    """b = −log Φ(s) and log b, each to relative precision on both sides; differentiable to any order."""
+    return _LogNegLogNdtr.apply(s)
+
+
+def log1mexp_exp(y: Tensor) -> Tensor:
+    """log(1 − exp(−exp(y))), to absolute precision above 0 and relative precision below."""
+    x = y.exp().clamp_min(_TINY)
+    return y + (-torch.expm1(-x) / x).log()
+
+
+def log_neg_log(log_p: Tensor, log_q: Tensor) -> Tensor:
+    """log(−log p) from log p and log q = log(1 − p), whichever of them is precise."""
+    small = log_q < -5.0  # q below 0.7%: a few terms of −log(1 − q) = q + q²/2 + … suffice
+    q = torch.where(small, log_q, torch.full_like(log_q, -5.0)).exp()
+    series = log_q + torch.log1p(q * (1 / 2 + q * (1 / 3 + q * (1 / 4 + q * (1 / 5 + q * (1 / 6 + q / 7))))))
+    direct = torch.where(small, torch.full_like(log_p, -1.0), log_p).neg().log()
+    return torch.where(small, series, direct)
+
+
+def _far(dtype: torch.dtype) -> float:
+    """Where erfc begins to lose precision to the least normal number."""
+    return 12.0 if dtype == torch.float32 else 36.0
+
+
+def _log_tail(a: Tensor) -> Tensor:
+    """log Φ(−a) for a >= 12, by the asymptotic series of Mills' ratio; its first term left out is below 1e-12."""
+    r = a.square().reciprocal()
+    series = 1 - r * (1 - r * (3 - r * (15 - r * (105 - r * (945 - r * (10395 - r * 135135))))))
+    return -0.5 * a.square() - _LOG_SQRT_2PI - a.log() + series.log()
+
+
+def _upper(s: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Φ(−|s|), its logarithm, and which elements are so far out that only the logarithm holds (None: none)."""
+    a = s.abs()
+    far = a > _far(s.dtype) if a.numel() and float(a.detach().max()) > _far(s.dtype) else None
+    q = torch.erfc(a * math.sqrt(0.5)).mul_(0.5)
+    log_q = q.clamp_min(torch.finfo(s.dtype).tiny).log_()
+    if far is not None:
+        log_q[far] = _log_tail(a[far])
+    return q, log_q, far
+
+
+def _negative(s: Tensor) -> Tensor:
+    """1 where s < 0, else 0, as numbers: `lerp` with it is several times faster than `where`."""
+    return torch.sign(s).neg_().clamp_(0, 1)
+
+
+class _LogNdtr(Function):
+    @staticmethod
+    def forward(ctx: Any, s: Tensor) -> Tensor:
+        q, log_q, _ = _upper(s)
+        out = torch.lerp(torch.log1p(-q), log_q, _negative(s))
+        ctx.save_for_backward(s, out)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        s, out = ctx.saved_tensors
+        if torch.is_grad_enabled():  # a derivative of the derivative is asked for
+            out = _LogNdtr.apply(s)
+        return grad * (-0.5 * s.square() - _LOG_SQRT_2PI - out).exp()
+
+
+class _LogNegLogNdtr(Function):
+    @staticmethod
+    def forward(ctx: Any, s: Tensor) -> tuple[Tensor, Tensor]:
+        q, log_q, far = _upper(s)
+        negative = _negative(s)
+        b = torch.lerp(-torch.log1p(-q), -log_q, negative)
+        log_b = b.clamp_min(torch.finfo(s.dtype).tiny).log()
+        if far is not None:
+            # Above, b = −log(1 − q) = q; b itself may have gone to zero.
+            upper = far & (s > 0)
+            log_b[upper] = log_q[upper]
+        ctx.save_for_backward(s, b, log_b)
+        return b, log_b
+
+    @staticmethod
+    def backward(ctx: Any, grad_b: Tensor, grad_l: Tensor) -> Tensor:
+        s, b, log_b = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            b, log_b = _LogNegLogNdtr.apply(s)
+        log_hazard = b - 0.5 * s.square() - _LOG_SQRT_2PI  # φ/Φ
+        return -(grad_b * log_hazard.exp() + grad_l * (log_hazard - log_b).exp())

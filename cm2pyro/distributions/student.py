@@ -1,0 +1,224 @@
+"""Student's t distribution on the scale of normal scores: torch has neither its distribution function nor its quantiles.
+
+Everything is on q with x = sqrt(ν) sinh q, where x has Student's t distribution with ν degrees of freedom: the density of q
+is c cosh^−ν(q), c = Γ((ν + 1)/2) / (Γ(ν/2) sqrt π), so that nothing overflows however heavy the tail.
+"""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
+
+from cm2pyro.distributions.special import log_ndtr
+
+_LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
+_H = 0.0625  # distance of the knots of `scores_to_q` on the scale of s
+_LAST = 64.0  # the last knot
+# Double-exponential quadrature on (0, inf): w = exp(x − e^−x), trapezoid rule in x.
+_X = torch.linspace(-3.6, 4.4, 81, dtype=torch.float64)
+_W = (_X - (-_X).exp()).exp()
+_DW = (_X[1] - _X[0]) * (1 + (-_X).exp()) * _W
+
+
+def log_cosh(q: Tensor) -> Tensor:
+    """log cosh q, without overflow."""
+    a = q.abs()
+    return a + torch.log1p((-2 * a).exp()) - math.log(2)
+
+
+def log_normaliser(df: Tensor) -> Tensor:
+    """log c of the density of q."""
+    return torch.lgamma((df + 1) / 2) - torch.lgamma(df / 2) - 0.5 * math.log(math.pi)
+
+
+def log_tail(q: Tensor, df: Tensor) -> Tensor:
+    """log P(Q > q): q (...,), df broadcast against it; differentiable in both, float64 inside."""
+    return _LogTail.apply(*torch.broadcast_tensors(q, df))
+
+
+def cdf(q: Tensor, df: Tensor) -> Tensor:
+    """P(Q <= q), to relative precision on both sides of 1/2."""
+    tail = log_tail(q.abs(), df).exp()
+    lower = (q < 0).to(tail.dtype)
+    return lower * tail + (1 - lower) * (1 - tail)
+
+
+def scores_to_q(s: Tensor, df: Tensor) -> Tensor:
+    """q with P(Q <= q) = Φ(s): s (...,), df () or broadcastable (D,) against the last dimension; differentiable in both.
+
+    By interpolation between knots on s, at which the equation is solved; beyond |s| = 64 by the quadratic that fits there.
+    """
+    return _ScoresToQ.apply(s, df)
+
+
+def q_to_scores(q: Tensor, df: Tensor) -> Tensor:
+    """s with Φ(s) = P(Q <= q), differentiable in both."""
+    return _QToScores.apply(*torch.broadcast_tensors(q, df))
+
+
+def _tail(q: Tensor, df: Tensor) -> tuple[Tensor, Tensor]:
+    """log P(Q > q) for q >= 0, and its derivative with respect to ν; float64."""
+    log_c, slope_c = log_normaliser(df), 0.5 * (torch.digamma((df + 1) / 2) - torch.digamma(df / 2))
+    # The integrand falls off over a length between those of a normal (q = 0) and of an exponential (q large).
+    length = 1 / (df * torch.tanh(q) + df.sqrt() / torch.cosh(q.clamp_max(300.0)))
+    w = length[..., None] * _W.to(q.device)
+    # log cosh(q + w) − log cosh q, without cancellation.
+    rise = w + torch.log1p(torch.expm1(-2 * w) / ((2 * q.clamp_max(300.0)).exp() + 1)[..., None])
+    weights = (-df[..., None] * rise).exp() * _DW.to(q.device)
+    integral = weights.sum(-1)
+    mean_rise = (weights * rise).sum(-1) / integral
+    start = log_cosh(q)
+    return log_c - df * start + (length * integral).log(), slope_c - start - mean_rise
+
+
+class _LogTail(Function):
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, df: Tensor) -> Tensor:
+        a, v = q.double().abs(), df.double()
+        value, slope = _tail(a, v)
+        upper = -torch.expm1(value)  # P(Q > q) = 1 − P(Q > |q|) for q < 0
+        negative = q < 0
+        out = torch.where(negative, upper.clamp_min(0.5).log(), value)
+        density = (log_normaliser(v) - v * log_cosh(a)).exp()
+        tail = out.exp()
+        d_q = torch.where(negative, -density / tail, -(density.log() - value).exp())
+        d_df = torch.where(negative, -value.exp() * slope / tail, slope)
+        ctx.save_for_backward(d_q, d_df)
+        return out.to(q.dtype)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
+        d_q, d_df = ctx.saved_tensors
+        return grad * d_q.to(grad.dtype), grad * d_df.to(grad.dtype)
+
+
+class _QToScores(Function):
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, df: Tensor) -> Tensor:
+        a, v = q.double().abs(), df.double()
+        value, slope = _tail(a, v)
+        s = _score_of_log_tail(value)
+        log_phi = -0.5 * s.square() - _LOG_SQRT_2PI
+        d_q = (log_normaliser(v) - v * log_cosh(a) - log_phi).exp()
+        d_df = -torch.sign(q) * (value - log_phi).exp() * slope
+        ctx.save_for_backward(d_q, d_df)
+        return (torch.sign(q) * s).to(q.dtype)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
+        d_q, d_df = ctx.saved_tensors
+        return grad * d_q.to(grad.dtype), grad * d_df.to(grad.dtype)
+
+
+def _score_of_log_tail(log_p: Tensor) -> Tensor:
+    """s >= 0 with log Φ(−s) = log_p: Newton steps on a concave function, which cannot miss."""
+    s = torch.where(log_p > -600, -torch.special.ndtri(log_p.clamp_min(-600).exp()), (-2 * log_p).sqrt())
+    for _ in range(3):
+        value = log_ndtr(-s)
+        s = s + (value - log_p) * (value + 0.5 * s.square() + _LOG_SQRT_2PI).exp()
+    return s.clamp_min(0.0)
+
+
+def _solve(s: Tensor, df: Tensor) -> tuple[Tensor, Tensor]:
+    """q >= 0 with log P(Q > q) = log Φ(−s) for s >= 0, and dq/dν; float64."""
+    target = log_ndtr(-s)
+    # A Cornish–Fisher expansion in the middle, the leading term of the tail outside.
+    inner = torch.asinh(s * (1 + (s.square() + 1) / (4 * df)) / df.sqrt())
+    outer = (log_normaliser(df) + df * math.log(2) - df.log() - target) / df
+    q = torch.where(s.square() < df.clamp_min(4.0), inner, outer.clamp_min(0.0))
+    for _ in range(50):
+        value, slope = _tail(q, df)
+        hazard = (log_normaliser(df) - df * log_cosh(q) - value).exp()
+        step = (value - target) / hazard
+        q = (q + step).clamp_min(0.0)
+        if bool((step.abs() <= 1e-13 * (1 + q)).all()):
+            break
+    value, slope = _tail(q, df)
+    hazard = (log_normaliser(df) - df * log_cosh(q) - value).exp()
+    return q, slope / hazard
+
+
+def _cells(df: Tensor, most: float) -> tuple[Tensor, Tensor]:
+    """Polynomials between knots 0, h, 2h … beyond `most`: (J, cells, 8) for q and (J, cells, 6) for dq/dν, in (s − knot)/h."""
+    count = min(math.ceil(most / _H), round(_LAST / _H)) + 1
+    s = torch.arange(count + 1, dtype=torch.float64, device=df.device) * _H
+    v = df.reshape(-1, 1)
+    q, r = _solve(*torch.broadcast_tensors(s, v))
+    t = torch.tanh(q)
+    # φ(s) ds = c cosh^−ν(q) dq gives q' and, differentiated along s, the rest; the same in ν gives those of r = dq/dν.
+    q1 = (v * log_cosh(q) - log_normaliser(v) - 0.5 * s.square() - _LOG_SQRT_2PI).exp()
+    a = v * t * q1 - s
+    q2 = q1 * a
+    a1 = v * (1 - t.square()) * q1.square() + v * t * q2 - 1
+    q3 = q2 * a + q1 * a1
+    e = v * t * r - 0.5 * (torch.digamma((v + 1) / 2) - torch.digamma(v / 2)) + log_cosh(q)
+    r1 = q1 * e
+    r2 = q2 * e + q1 * (v * (1 - t.square()) * q1 * r + v * t * r1 + t * q1)
+    return _hermite([q, q1, q2, q3]), _hermite([r, r1, r2])
+
+
+def _hermite(derivatives: list[Tensor]) -> Tensor:
+    """Polynomials that match value and derivatives at both ends of each cell, lowest power first: (J, cells, 2 n)."""
+    n = len(derivatives)
+    scaled = [d * _H**k / math.factorial(k) for k, d in enumerate(derivatives)]
+    low = [d[:, :-1] for d in scaled]  # the first n coefficients
+    # What the remaining coefficients must add to derivatives 0 … n − 1 (divided by k!) at the right end.
+    power = [[math.comb(p, k) for p in range(2 * n)] for k in range(n)]
+    rest = [scaled[k][:, 1:] - sum(power[k][p] * low[p] for p in range(k, n)) for k in range(n)]
+    matrix = torch.tensor([row[n:] for row in power], dtype=torch.float64, device=derivatives[0].device)
+    high = torch.linalg.solve(matrix, torch.stack(rest, -1)[..., None])[..., 0]
+    return torch.cat([torch.stack(low, -1), high], -1)
+
+
+class _ScoresToQ(Function):
+    @staticmethod
+    def forward(ctx: Any, s: Tensor, df: Tensor) -> Tensor:
+        shape = torch.broadcast_shapes(s.shape, df.shape)
+        a, v = s.double().abs(), df.double()
+        most = float(a.detach().max()) if a.numel() else 0.0
+        per_value = df.numel() > 1
+        q_cells, r_cells = _cells(v, most)
+        a = a.expand(shape)
+        cell = (a / _H).floor().clamp(0, q_cells.shape[1] - 1)
+        x = a / _H - cell
+        i = cell.long()
+        if per_value:
+            j = torch.arange(df.numel(), device=s.device).reshape(df.shape).expand(shape)
+            q_c, r_c = q_cells[j, i], r_cells[j, i]
+        else:
+            q_c, r_c = q_cells[0][i], r_cells[0][i]
+        # Beyond the last knot the cell's own polynomial would explode; a parabola goes on smoothly.
+        beyond = x > 1
+        inside = x.clamp_max(1.0)
+        q, dq = _evaluate(q_c, inside)
+        r, _ = _evaluate(r_c, inside)
+        if bool(beyond.any()):
+            over = (x - inside) * _H
+            q = q + torch.where(beyond, dq / _H * over + 0.5 * over.square() / v, torch.zeros_like(q))
+        sign = torch.sign(s).to(q.dtype)
+        log_slope = -0.5 * s.double().square() - _LOG_SQRT_2PI - log_normaliser(v) + v * log_cosh(q)
+        d_s = torch.where(beyond, dq / _H + (x - inside) * _H / v, log_slope.exp())
+        ctx.save_for_backward(d_s, sign * r)
+        ctx.shapes = (s.shape, df.shape)
+        return (sign * q).to(s.dtype)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
+        d_s, d_df = ctx.saved_tensors
+        s_shape, df_shape = ctx.shapes
+        return (grad * d_s.to(grad.dtype)).sum_to_size(s_shape), (grad * d_df.to(grad.dtype)).sum_to_size(df_shape)
+
+
+def _evaluate(coefficients: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Value and derivative of polynomials (..., n) at x (...,)."""
+    value, slope = coefficients[..., -1], torch.zeros_like(x)
+    for k in range(coefficients.shape[-1] - 2, -1, -1):
+        slope = slope * x + value
+        value = value * x + coefficients[..., k]
+    return value, slope
