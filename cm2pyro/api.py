@@ -24,6 +24,7 @@ from cm2pyro.errors import CheckpointError, ConfigError, DataError
 from cm2pyro.inference import checkpoint, run
 from cm2pyro.inference.device import pick_device
 from cm2pyro.inference.fit import Report, Trainer
+from cm2pyro.inference.monitor import pairwise_tau
 from cm2pyro.inference.predict import Prediction, predict
 from cm2pyro.inference.program import Program
 from cm2pyro.models import check_model
@@ -165,6 +166,9 @@ class CM2:
             trainer.start()
         trainer.run(report)
         self.history = trainer.records
+        if self.config.prior.copula.update == "ifm":
+            found = ", ".join(f"{pair} {tau:.3f}" for pair, tau in pairwise_tau(self.mixture(), self.names).items())
+            self.say(f"second step: Kendall's tau {found}")
         self.reference = typicality.Reference.of(self._program, val_set if len(val_set) else train_set)
         if folder is not None:
             self.reference.write(folder)
@@ -323,12 +327,13 @@ class CM2:
         except ConfigError as error:
             raise CheckpointError(f"{folder / run.CONFIG}: {error}") from error
         loaded.preparation.load(state)
-        tensors, _ = checkpoint.read(folder / "checkpoints" / "best.safetensors")
+        tensors, header = checkpoint.read(folder / "checkpoints" / "best.safetensors")
         shapes = {name: kind.shapes() for name, kind in loaded.preparation.kinds.items()}
         chosen = pick_device(device)
         with chosen:
             program = Program(config, shapes, len(loaded.classes), loaded.encoders).to(chosen)
         checkpoint.load_module(program, tensors, folder / "checkpoints" / "best.safetensors")
+        program.apart = bool(header.get("apart", False))  # a fit that was cut before its second step
         loaded._program = program.eval()
         loaded.history = run.read_history(folder)
         loaded.reference = typicality.Reference.read(folder)

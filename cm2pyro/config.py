@@ -184,6 +184,15 @@ class Config(Section):
                     raise ValueError(f"modalities.{name}: column '{column}' is {what}; name another column")
         return self
 
+    @model_validator(mode="after")
+    def _steps(self) -> "Config":
+        if self.prior.copula.update != "joint" and self.guide.globals != "delta":
+            raise ValueError(
+                f"prior.copula.update: {self.prior.copula.update} gives point estimates, guide.globals is {self.guide.globals}; "
+                "set guide.globals to delta, or update to joint"
+            )
+        return self
+
     @classmethod
     def from_dict(cls, raw: Any, where: str = "config") -> "Config":
         """Check a config that was read from `where`. Raises ConfigError, one line."""

@@ -23,6 +23,7 @@ __all__ = ["simulate"]
 @click.option("--separation", type=float, default=4.0, show_default=True, help="Distance of adjacent centres, in standard deviations.")
 @click.option("--prevalence", type=float, default=0.3, show_default=True, help="Share of the positive class, with two classes.")
 @click.option("--classes", type=int, default=2, show_default=True, help="Classes of the outcome.")
+@click.option("--df", type=float, default=4.0, show_default=True, help="Degrees of freedom of family student_t.")
 @click.option("--overwrite", is_flag=True, help="Replace a folder that holds a manifest.csv.")
 def simulate(out: Path, overwrite: bool, **settings: Any) -> None:
     """Write a data set of time series, images and notes to the folder OUT, with its truth in OUT/truth.json."""

@@ -33,6 +33,7 @@ class SimulationSettings:
         seed: of the draws, not of the population.
         separation: distance of adjacent centres, in units of the larger of their sds, in every dimension.
         prevalence: of the positive class where there are two; with more, classes are equally frequent.
+        df: degrees of freedom of family student_t.
 
     Raises:
         ConfigError: a value out of its range.
@@ -49,6 +50,7 @@ class SimulationSettings:
     separation: float = 4.0
     prevalence: float = 0.3
     classes: int = 2
+    df: float = 4.0
 
     def __post_init__(self) -> None:
         ranges: dict[str, tuple[float, float, str]] = {
@@ -61,6 +63,7 @@ class SimulationSettings:
             "separation": (3, 100, "closer centres cannot be told apart; 4 is the default"),
             "prevalence": (0.01, 0.99, "0.3 is the default"),
             "classes": (2, 10, "2 is a binary outcome"),
+            "df": (2.05, 1000, "4 is the default"),
         }
         for name, (low, high, remedy) in ranges.items():
             value = getattr(self, name)
@@ -147,7 +150,8 @@ def population(settings: SimulationSettings) -> Population:
     from cm2pyro.distributions import CopulaMixture, make_copula
 
     M, K, D, C = len(MODALITIES), settings.components, settings.dim, settings.classes
-    copula = make_copula(settings.family, modalities=M, tau=torch.tensor(settings.tau, dtype=torch.float64))
+    df = settings.df if settings.family == "student_t" else None
+    copula = make_copula(settings.family, modalities=M, tau=torch.tensor(settings.tau, dtype=torch.float64), df=df)
     weights = 1 / (np.arange(K) + 1.5)
     weights /= weights.sum()
     locs, scales = _margins(M, K, D, settings.separation)

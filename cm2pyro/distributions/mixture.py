@@ -11,6 +11,7 @@ from torch.distributions import constraints
 
 from cm2pyro.distributions.copulas.base import Copula, Shape
 from cm2pyro.distributions.copulas.independence import IndependenceCopula
+from cm2pyro.distributions.special import half_square
 
 _LOG_2PI = math.log(2 * math.pi)
 
@@ -74,14 +75,16 @@ class CopulaMixture(TorchDistribution):
         """log p(z_observed | t): z (..., M, D), observed (..., M) bool -> (..., T). Nothing observed: 0."""
         if observed is not None:
             z = torch.where(observed[..., None], z, torch.zeros((), dtype=z.dtype, device=z.device))
-        s = (z[..., None, :, :] - self._joint_locs) / self._joint_scales  # (..., T, M, D)
-        squares = s.square().sum(-1)  # (..., T, M)
-        constants = self._joint_scales.log().sum(-1) + 0.5 * _LOG_2PI * s.shape[-1]  # (T, M)
+        # One (..., T, D) a modality: what the copula computes with, and nothing is copied.
+        inverse = self._joint_scales.reciprocal()
+        s = [(z[..., None, m, :] - self._joint_locs[:, m]) * inverse[:, m] for m in range(self.locs.shape[0])]
+        squares = torch.stack([half_square(x) for x in s], -1)  # (..., T, M)
+        constants = self._joint_scales.log().sum(-1) + 0.5 * _LOG_2PI * z.shape[-1]  # (T, M)
         if observed is None:
-            return self.copula.log_prob(s.mT).sum(-1) - 0.5 * squares.sum(-1) - constants.sum(-1)
-        seen = observed.to(s.dtype)
-        margins = -0.5 * (squares * seen[..., None, :]).sum(-1) - seen @ constants.mT
-        return margins + self.copula.log_prob(s.mT, observed[..., None, None, :]).sum(-1)
+            return self.copula.log_prob_of(s).sum(-1) - squares.sum(-1) - constants.sum(-1)
+        seen = observed.to(z.dtype)
+        margins = (squares * seen[..., None, :]).sum(-1) + seen @ constants.mT
+        return self.copula.log_prob_of(s, observed[..., None, None, :]).sum(-1) - margins
 
     def log_prob(self, z: Tensor, observed: Tensor | None = None) -> Tensor:
         """Log density of the observed modalities; the others are marginalised exactly.
@@ -215,3 +218,22 @@ class CopulaMixture(TorchDistribution):
                 log_r = torch.where(missing[:, None], (log_r + log_density).log_softmax(-1), log_r)
             known = known | (self._modality == m)
         return torch.stack([torch.stack(column[m], -1) for m in range(M)], -2).reshape(shape)
+
+
+class ApartMixture(CopulaMixture):
+    """The first step of inference for margins: the modalities' mixtures side by side, without their dependence.
+
+    `log_prob` is the composite log density Σ_m log p_m(z_m) over observed modalities, whose maximum is consistent for
+    locs, scales and weights whatever the copula is (Joe & Xu 1996, University of British Columbia, TR 166). Components stay
+    aligned through the joint component t, by which draws and responsibilities go.
+    """
+
+    def log_prob(self, z: Tensor, observed: Tensor | None = None) -> Tensor:
+        terms = []
+        for m in range(self.locs.shape[0]):
+            value = z[..., m, :]
+            if observed is not None:
+                value = torch.where(observed[..., m, None], value, torch.zeros((), dtype=z.dtype, device=z.device))
+            own = self.marginal(m).log_prob(value)
+            terms.append(own if observed is None else torch.where(observed[..., m], own, own.new_zeros(())))
+        return torch.stack(terms).sum(0)

@@ -31,6 +31,11 @@ def log1mexp_exp(y: Tensor) -> Tensor:
     return y + (-torch.expm1(-x) / x).log()
 
 
+def softplus(y: Tensor) -> Tensor:
+    """log(1 + e^y), to relative precision also where it is small."""
+    return torch.logaddexp(y, torch.zeros_like(y))
+
+
 def log_neg_log(log_p: Tensor, log_q: Tensor) -> Tensor:
     """log(−log p) from log p and log q = log(1 − p), whichever of them is precise."""
     small = log_q < -5.0  # q below 0.7%: a few terms of −log(1 − q) = q + q²/2 + … suffice
@@ -38,6 +43,16 @@ def log_neg_log(log_p: Tensor, log_q: Tensor) -> Tensor:
     series = log_q + torch.log1p(q * (1 / 2 + q * (1 / 3 + q * (1 / 4 + q * (1 / 5 + q * (1 / 6 + q / 7))))))
     direct = torch.where(small, torch.full_like(log_p, -1.0), log_p).neg().log()
     return torch.where(small, series, direct)
+
+
+def in_order(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """The smaller and the larger of each pair. Unlike with `minimum`, a tie counts as a <= b, and the derivative is cheap."""
+    return _InOrder.apply(a, b)
+
+
+def half_square(s: Tensor) -> Tensor:
+    """Half the sum of squares over the last dimension, without a temporary of the size of s."""
+    return _HalfSquare.apply(s)
 
 
 def _far(dtype: torch.dtype) -> float:
@@ -71,8 +86,10 @@ def _negative(s: Tensor) -> Tensor:
 class _LogNdtr(Function):
     @staticmethod
     def forward(ctx: Any, s: Tensor) -> Tensor:
-        q, log_q, _ = _upper(s)
-        out = torch.lerp(torch.log1p(-q), log_q, _negative(s))
+        out = torch.erfc(s * -math.sqrt(0.5)).mul_(0.5).clamp_min_(torch.finfo(s.dtype).tiny).log_()
+        if s.numel() and float(s.min()) < -_far(s.dtype):
+            far = s < -_far(s.dtype)
+            out[far] = _log_tail(s[far].abs())
         ctx.save_for_backward(s, out)
         return out
 
@@ -105,3 +122,29 @@ class _LogNegLogNdtr(Function):
             b, log_b = _LogNegLogNdtr.apply(s)
         log_hazard = b - 0.5 * s.square() - _LOG_SQRT_2PI  # φ/Φ
         return -(grad_b * log_hazard.exp() + grad_l * (log_hazard - log_b).exp())
+
+
+class _InOrder(Function):
+    @staticmethod
+    def forward(ctx: Any, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+        least, most = torch.minimum(a, b), torch.maximum(a, b)
+        if any(ctx.needs_input_grad):
+            ctx.save_for_backward(_negative(b - a))  # 1 where they change places
+        return least, most
+
+    @staticmethod
+    def backward(ctx: Any, grad_least: Tensor, grad_most: Tensor) -> tuple[Tensor, Tensor]:
+        (swapped,) = ctx.saved_tensors
+        return torch.lerp(grad_least, grad_most, swapped), torch.lerp(grad_most, grad_least, swapped)
+
+
+class _HalfSquare(Function):
+    @staticmethod
+    def forward(ctx: Any, s: Tensor) -> Tensor:
+        ctx.save_for_backward(s)
+        return 0.5 * torch.linalg.vector_norm(s, dim=-1).square()
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        (s,) = ctx.saved_tensors
+        return grad[..., None] * s

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from cm2pyro import sites
+from cm2pyro.distributions.copulas.independence import IndependenceCopula
 from cm2pyro.distributions.copulas.learned import LearnedCopula
-from cm2pyro.distributions.mixture import CopulaMixture
+from cm2pyro.distributions.mixture import ApartMixture, CopulaMixture
 from cm2pyro.errors import ConfigError
 
 _MOST_JOINT_COMPONENTS = 4096
@@ -54,9 +55,15 @@ class MixtureStructure:
         """T."""
         return len(self.assignment)
 
-    def build(self, values: dict[str, Tensor]) -> CopulaMixture:
-        """The mixture for values of the global sites: weights (T,), locs and scales (M, K, D), and the copula's sites."""
+    def build(self, values: dict[str, Tensor], apart: bool = False) -> CopulaMixture:
+        """The mixture for values of the global sites: weights (T,), locs and scales (M, K, D), and the copula's sites.
+
+        Args:
+            apart: leave the copula out, see `ApartMixture`.
+        """
         locs = values[sites.LOCS]
-        copula = self.copula.build(values, locs)
-        assignment = self.assignment.to(locs.device)
-        return CopulaMixture(values[sites.WEIGHTS].log(), assignment, locs, values[sites.SCALES], copula, validate_args=False)
+        log_weights, assignment, scales = values[sites.WEIGHTS].log(), self.assignment.to(locs.device), values[sites.SCALES]
+        if apart:
+            copula = IndependenceCopula(self.modalities, locs)
+            return ApartMixture(log_weights, assignment, locs, scales, copula, validate_args=False)
+        return CopulaMixture(log_weights, assignment, locs, scales, self.copula.build(values, locs), validate_args=False)

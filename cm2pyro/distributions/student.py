@@ -5,6 +5,7 @@ is c cosh^−ν(q), c = Γ((ν + 1)/2) / (Γ(ν/2) sqrt π), so that nothing ove
 """
 
 import math
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -143,9 +144,13 @@ def _solve(s: Tensor, df: Tensor) -> tuple[Tensor, Tensor]:
     return q, slope / hazard
 
 
-def _cells(df: Tensor, most: float) -> tuple[Tensor, Tensor]:
-    """Polynomials between knots 0, h, 2h … beyond `most`: (J, cells, 8) for q and (J, cells, 6) for dq/dν, in (s − knot)/h."""
-    count = min(math.ceil(most / _H), round(_LAST / _H)) + 1
+@lru_cache(maxsize=16)
+def _cells_of_one(df: float, count: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    return _cells(torch.tensor(df, dtype=torch.float64, device=device), count)
+
+
+def _cells(df: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Polynomials between knots 0, h … count h: (J, count, 8) for q and (J, count, 6) for dq/dν, in (s − knot)/h."""
     s = torch.arange(count + 1, dtype=torch.float64, device=df.device) * _H
     v = df.reshape(-1, 1)
     q, r = _solve(*torch.broadcast_tensors(s, v))
@@ -181,44 +186,43 @@ class _ScoresToQ(Function):
         shape = torch.broadcast_shapes(s.shape, df.shape)
         a, v = s.double().abs(), df.double()
         most = float(a.detach().max()) if a.numel() else 0.0
-        per_value = df.numel() > 1
-        q_cells, r_cells = _cells(v, most)
-        a = a.expand(shape)
-        cell = (a / _H).floor().clamp(0, q_cells.shape[1] - 1)
-        x = a / _H - cell
-        i = cell.long()
-        if per_value:
-            j = torch.arange(df.numel(), device=s.device).reshape(df.shape).expand(shape)
-            q_c, r_c = q_cells[j, i], r_cells[j, i]
-        else:
-            q_c, r_c = q_cells[0][i], r_cells[0][i]
+        # A whole number of units, so that tables can be used again.
+        count = round(min(max(math.ceil(most), 4), _LAST) / _H)
+        cells = _cells_of_one(float(v), count, s.device) if df.numel() == 1 else _cells(v, count)
+        a = (a / _H).expand(shape)
         # Beyond the last knot the cell's own polynomial would explode; a parabola goes on smoothly.
-        beyond = x > 1
-        inside = x.clamp_max(1.0)
-        q, dq = _evaluate(q_c, inside)
-        r, _ = _evaluate(r_c, inside)
-        if bool(beyond.any()):
-            over = (x - inside) * _H
-            q = q + torch.where(beyond, dq / _H * over + 0.5 * over.square() / v, torch.zeros_like(q))
+        last = cells[0].shape[1]
+        beyond = (a > last) if most > last * _H else None
+        inside = a if beyond is None else a.clamp_max(float(last))
+        cell = inside.floor().clamp_max_(last - 1)
+        x, i = inside - cell, cell.long()
+        if df.numel() > 1:
+            i = i + last * torch.arange(df.numel(), device=s.device).reshape(df.shape)
+        q = _evaluate(cells[0], i, x)
+        d_s = (-0.5 * s.double().square() - _LOG_SQRT_2PI - log_normaliser(v) + v * log_cosh(q)).exp() if s.requires_grad else None
+        if beyond is not None:
+            over, edge = (a - inside) * _H, a.new_tensor(last * _H)
+            slope = (v * log_cosh(q) - log_normaliser(v) - 0.5 * edge.square() - _LOG_SQRT_2PI).exp()
+            q = torch.where(beyond, q + slope * over + 0.5 * over.square() / v, q)
+            d_s = None if d_s is None else torch.where(beyond, slope + over / v, d_s)
         sign = torch.sign(s).to(q.dtype)
-        log_slope = -0.5 * s.double().square() - _LOG_SQRT_2PI - log_normaliser(v) + v * log_cosh(q)
-        d_s = torch.where(beyond, dq / _H + (x - inside) * _H / v, log_slope.exp())
-        ctx.save_for_backward(d_s, sign * r)
+        ctx.save_for_backward(d_s, sign * _evaluate(cells[1], i, x) if df.requires_grad else None)
         ctx.shapes = (s.shape, df.shape)
         return (sign * q).to(s.dtype)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
         d_s, d_df = ctx.saved_tensors
         s_shape, df_shape = ctx.shapes
-        return (grad * d_s.to(grad.dtype)).sum_to_size(s_shape), (grad * d_df.to(grad.dtype)).sum_to_size(df_shape)
+        for_s = None if d_s is None else (grad * d_s.to(grad.dtype)).sum_to_size(s_shape)
+        return for_s, None if d_df is None else (grad * d_df.to(grad.dtype)).sum_to_size(df_shape)
 
 
-def _evaluate(coefficients: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Value and derivative of polynomials (..., n) at x (...,)."""
-    value, slope = coefficients[..., -1], torch.zeros_like(x)
-    for k in range(coefficients.shape[-1] - 2, -1, -1):
-        slope = slope * x + value
-        value = value * x + coefficients[..., k]
-    return value, slope
+def _evaluate(cells: Tensor, i: Tensor, x: Tensor) -> Tensor:
+    """Polynomials (J, cells, n), numbered in that order by i (...,), at x (...,)."""
+    chosen = cells.flatten(0, 1).index_select(0, i.reshape(-1)).reshape(*i.shape, -1)
+    value = chosen[..., -1]
+    for k in range(cells.shape[-1] - 2, -1, -1):
+        value = torch.addcmul(chosen[..., k], value, x)
+    return value

@@ -1,6 +1,6 @@
 """Guides of the global sites."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import ClassVar
 
 import torch
@@ -28,6 +28,10 @@ class GlobalGuide(nn.Module):
         """Medians of the sites; the point estimates, where there is nothing else."""
         raise NotImplementedError
 
+    def hold(self, names: Iterable[str]) -> None:
+        """Keep these sites out of the gradient steps; `start` still moves them."""
+        raise NotImplementedError
+
 
 class PointGuide(GlobalGuide):
     """Point estimates (AutoDelta)."""
@@ -48,6 +52,12 @@ class PointGuide(GlobalGuide):
 
     def median(self) -> dict[str, Tensor]:
         return self.auto.median()
+
+    def hold(self, names: Iterable[str]) -> None:
+        parameters = dict(self.auto.named_parameters())
+        for name in names:
+            # Without a constraint the parameter has the site's own name.
+            parameters.get(f"{name}_unconstrained", parameters.get(name)).requires_grad_(False)  # type: ignore[union-attr]
 
 
 class NormalGuide(GlobalGuide):

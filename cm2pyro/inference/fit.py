@@ -13,11 +13,13 @@ import torch
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
+from cm2pyro import sites
 from cm2pyro.config import Config
 from cm2pyro.data.dataset import Batch, Dataset
 from cm2pyro.errors import CheckpointError, CM2Error
 from cm2pyro.inference import checkpoint, monitor
 from cm2pyro.inference.checkpoint import Progress
+from cm2pyro.inference.maximise import maximise
 from cm2pyro.inference.predict import predict
 from cm2pyro.inference.program import Program
 from cm2pyro.inference.run import write_history
@@ -44,15 +46,21 @@ class Trainer:
         self.device = next(program.parameters()).device
         self.progress = Progress()
         self.records: list[Record] = []
-        decayed, sites = program.regularised(), list(program.guide.globals.parameters())
-        taken = {id(p) for p in (*decayed, *sites)}
+        update, copula = config.prior.copula.update, set(program.structure.copula.priors())
+        # What the second step sets, and gradient steps leave alone.
+        self.held = {"joint": set(), "ifm": copula, "profile": copula | {sites.WEIGHTS}}[update]
+        if self.held:
+            program.guide.globals.hold(self.held)
+        program.apart = update == "ifm"
+        decayed, global_parameters = program.regularised(), list(program.guide.globals.parameters())
+        taken = {id(p) for p in (*decayed, *global_parameters)}
         others = [p for p in program.parameters() if id(p) not in taken]
         fit = config.fit
         self.optimiser = torch.optim.AdamW(
             [
                 {"params": decayed, "weight_decay": fit.weight_decay, "peak": fit.lr},
                 {"params": others, "weight_decay": 0.0, "peak": fit.lr},
-                {"params": sites, "weight_decay": 0.0, "peak": fit.global_lr or 10 * fit.lr},
+                {"params": global_parameters, "weight_decay": 0.0, "peak": fit.global_lr or 10 * fit.lr},
             ],
             lr=fit.lr,
         )
@@ -95,6 +103,22 @@ class Trainer:
             if report is not None:
                 report(record, found)
         self.program.load_state_dict(self.best)
+        if self.config.prior.copula.update == "ifm":
+            self.program.apart = False
+            self._second_step({sites.WEIGHTS, *self.held})
+            self.best = {name: tensor.detach().clone() for name, tensor in self.program.state_dict().items()}
+            self._save_best()
+
+    def _second_step(self, names: set[str]) -> None:
+        """With locs, scales and encoders as they are, maximise the mixture's likelihood over the weights and the copula."""
+        fit = self.config.fit
+        z = monitor.latents(self.program, self.train, seed=fit.seed)
+        observed = self.train.observed.to(self.device)
+        values, _ = maximise(self.program.structure, self.program.model.priors, self.program.values(), names, z, observed, seed=fit.seed)
+        self.program.start({name: values[name] for name in names})
+        for name, tensor in self.program.guide.globals.state_dict().items():
+            if any(held in name for held in names):
+                self.average[f"guide.globals.{name}"].copy_(tensor)
 
     def _epoch(self) -> tuple[Record, list[str]]:
         started, fit = time.perf_counter(), self.config.fit
@@ -112,6 +136,8 @@ class Trainer:
         self.progress.epoch += 1
         if self.progress.epoch == fit.warmup:
             self.start()
+        if self.config.prior.copula.update == "profile":
+            self._second_step(self.held)
         outcome, kl = outcome / seen, {name: value / seen for name, value in kl.items()}
         with self._averaged():
             log_loss, auroc = self._validate()
@@ -229,7 +255,7 @@ class Trainer:
         if folder is None:
             return
         if best_now:
-            checkpoint.write(folder / "checkpoints" / "best.safetensors", self.best, {"epoch": self.progress.epoch})
+            self._save_best()
         tensors = checkpoint.with_prefix("program", self.program.state_dict())
         tensors |= checkpoint.with_prefix("average", self.average)
         tensors |= checkpoint.with_prefix("optimiser", checkpoint.optimiser_tensors(self.optimiser))
@@ -240,6 +266,11 @@ class Trainer:
         header = {"progress": asdict(self.progress), "records": self.records, "warned": sorted(self._warned)}
         checkpoint.write(folder / "checkpoints" / "last.safetensors", tensors, header)
         write_history(folder, self.records)
+
+    def _save_best(self) -> None:
+        if self.folder is not None:
+            header = {"epoch": self.progress.best_epoch, "apart": self.program.apart}
+            checkpoint.write(self.folder / "checkpoints" / "best.safetensors", self.best, header)
 
     def resume(self) -> None:
         """Go on from the folder's last checkpoint. Raises CheckpointError."""

@@ -31,15 +31,18 @@ class Health:
     latent_sd: dict[str, float]
 
 
-def latents(program: Program, dataset: Dataset, batch_size: int = 512) -> Tensor:
-    """Locations of the observed latents, (N, M, D), in evaluation mode."""
+def latents(program: Program, dataset: Dataset, batch_size: int = 512, seed: int | None = None) -> Tensor:
+    """Locations of the observed latents, (N, M, D), in evaluation mode; with a seed one draw of each instead."""
     training = program.training
     program.eval()
     with torch.no_grad():
         device = next(program.parameters()).device
-        parts = [program.guide.represent(batch.to(device))[0] for batch in dataset.batches(batch_size)]
+        parts = [program.guide.represent(batch.to(device)) for batch in dataset.batches(batch_size)]
     program.train(training)
-    return torch.cat(parts)
+    loc, scale = (torch.cat(side) for side in zip(*parts, strict=True))
+    if seed is None:
+        return loc
+    return loc + scale * torch.randn(loc.shape, generator=torch.Generator().manual_seed(seed)).to(loc)
 
 
 def health(program: Program, dataset: Dataset) -> Health:

@@ -51,13 +51,17 @@ class Program(nn.Module):
         super().__init__()
         self.config = config
         self.structure = make_structure(config)
+        self.apart = False  # during the first step of inference for margins: the copula is left out
         # Parameters live in the modules, not in Pyro's global store: two fits in one process do not meet.
         with pyro.settings.context(module_local_params=True):
-            self.model: Model = make_model(config, classes)
-            self.guide: Guide = make_guide(config, shapes, self.model.sample_globals, self.structure.build, modules or {})
+            self.model: Model = make_model(config, classes, self._build)
+            self.guide: Guide = make_guide(config, shapes, self.model.sample_globals, self._build, modules or {})
             self.trace_elbo = RecordedELBO()
             # Not registered as a submodule: it holds the same parameters, and a checkpoint would store them twice.
             object.__setattr__(self, "elbo", self.trace_elbo(self.model, self.guide))
+
+    def _build(self, values: dict[str, Tensor]) -> CopulaMixture:
+        return self.structure.build(values, self.apart)
 
     def loss(self, batch: Batch) -> Tensor:
         """−ELBO of a minibatch per sample of the data set; differentiable."""
@@ -83,15 +87,20 @@ class Program(nn.Module):
     def mixture(self) -> CopulaMixture:
         """The copula mixture at the point estimate (or median) of the global sites."""
         with pyro.settings.context(module_local_params=True), torch.no_grad():
-            return self.structure.build(self.guide.globals.median())
+            return self._build(self.guide.globals.median())
 
     def draw_mixture(self) -> CopulaMixture:
         """The copula mixture at one draw of the global sites."""
         with pyro.settings.context(module_local_params=True), torch.no_grad():
-            return self.structure.build(self.guide.globals())
+            return self._build(self.guide.globals())
+
+    def values(self) -> dict[str, Tensor]:
+        """Point estimates (or medians) of the global sites."""
+        with pyro.settings.context(module_local_params=True), torch.no_grad():
+            return {name: value.detach() for name, value in self.guide.globals.median().items()}
 
     def start(self, values: dict[str, Tensor]) -> None:
-        """Begin the global sites at these values."""
+        """Begin the global sites at these values; those left out stay where they are."""
         with pyro.settings.context(module_local_params=True):
             self.guide.globals.start(values)
 

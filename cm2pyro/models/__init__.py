@@ -1,6 +1,11 @@
 """The generative model: priors, latents, fusion, likelihood."""
 
+from collections.abc import Callable
+
+from torch import Tensor
+
 from cm2pyro.config import Config
+from cm2pyro.distributions.mixture import CopulaMixture
 from cm2pyro.distributions.structure import MixtureStructure
 from cm2pyro.models.fusion import FUSIONS
 from cm2pyro.models.generative import Model
@@ -32,15 +37,15 @@ def check_model(config: Config) -> None:
     site_priors(make_structure(config), config.priors)
 
 
-def make_model(config: Config, classes: int) -> Model:
-    """The model of a config for that many classes."""
+def make_model(config: Config, classes: int, build: Callable[[dict[str, Tensor]], CopulaMixture]) -> Model:
+    """The model of a config for that many classes; build: values of the global sites -> mixture."""
     structure = make_structure(config)
     fusion = FUSIONS.get(config.fusion.kind, "fusion.kind")(
         len(config.modalities), config.latent.dim, **FUSIONS.options(config.fusion.kind, config.fusion.options, "fusion", ("kind",))
     )
     return Model(
         tuple(config.modalities),
-        structure.build,
+        build,
         site_priors(structure, config.priors),
         fusion,
         LIKELIHOODS.get(config.task.type, "task.type")(classes),

@@ -22,7 +22,7 @@ class ArchimedeanCopula(Copula):
     Given k coordinates, F(u_m | u_given) = ψ⁽ᵏ⁾(Σ t_given + t_m) / ψ⁽ᵏ⁾(Σ t_given), t = ψ⁻¹(u). Source: Hofert, Mächler &
     McNeil (2012), Journal of Multivariate Analysis 110.
 
-    A family implements `_log_density_of`, `_log_inverse`, `_log_derivative`, `_tau_of`, `_theta_of` and `_tails`.
+    A family implements `_log_density_of`, `_log_inverse`, `_log_generator`, `_log_ratio`, `_tau_of`, `_theta_of` and `_tails`.
     Reflected, u_m becomes 1 − u_m: in all coordinates (survival copula), or in one of two (90° and 270° rotations, whose
     Kendall's tau is negative).
 
@@ -51,8 +51,13 @@ class ArchimedeanCopula(Copula):
         raise NotImplementedError
 
     @staticmethod
-    def _log_derivative(k: int, y: Tensor, theta: Tensor) -> Tensor:
-        """log |ψ⁽ᵏ⁾(e^y)|, k >= 0."""
+    def _log_generator(y: Tensor, theta: Tensor) -> Tensor:
+        """log ψ(e^y)."""
+        raise NotImplementedError
+
+    @staticmethod
+    def _log_ratio(k: int, before: Tensor, new: Tensor, theta: Tensor) -> Tensor:
+        """log [ψ⁽ᵏ⁾(e^before + e^new) / ψ⁽ᵏ⁾(e^before)], k >= 1, without the cancellation of a difference of logarithms."""
         raise NotImplementedError
 
     @staticmethod
@@ -85,29 +90,34 @@ class ArchimedeanCopula(Copula):
         flips = {"none": (), "all": coordinates, "first": (0,), "second": (1,)}[self.reflects]
         return [minus if m in flips else None for m in coordinates]
 
-    def _upright(self, s: Tensor, coordinates: Sequence[int]) -> list[Tensor]:
-        """Coordinates of the copula without its reflection: s (..., n) -> n tensors (...,)."""
-        pairs = zip(s.unbind(-1), self._signs(coordinates), strict=True)
-        return [x if sign is None else x * sign.to(x.dtype) for x, sign in pairs]
+    def _upright(self, s: Sequence[Tensor], which: Sequence[int]) -> list[Tensor]:
+        """Values of the named coordinates, as the copula without its reflection has them."""
+        return [x if sign is None else x * sign.to(x.dtype) for x, sign in zip(s, self._signs(which), strict=True)]
 
-    def _log_density(self, s: Tensor) -> Tensor:
-        return self._log_density_of(self._upright(s, self._coordinates), self._strength.to(s.dtype))
+    def _log_density(self, s: Sequence[Tensor]) -> Tensor:
+        return self._log_density_of(self._upright(s, self._coordinates), self._strength.to(s[0].dtype))
 
-    def _conditional_cdf(self, given: tuple[int, ...], s: Tensor, m: int, value: Tensor) -> Tensor:
-        theta, k = self._strength.double(), len(given)
+    def _log_conditional(self, given: tuple[int, ...], s: Tensor, m: int, value: Tensor) -> tuple[Tensor, Tensor]:
+        theta = self._strength.double()
         coordinates = tuple(self._coordinates[i] for i in (*given, m))
-        x = self._upright(torch.cat([s, value[..., None]], -1).double(), coordinates)
+        x = self._upright([*s.double().unbind(-1), value.double()], coordinates)
         y = [self._log_inverse(coordinate, theta) for coordinate in x]
         before = y[0]
         for term in y[1:-1]:
             before = torch.logaddexp(before, term)
-        after = torch.logaddexp(before, y[-1])
-        F = (self._log_derivative(k, after, theta) - self._log_derivative(k, before, theta)).exp()
+        lower = self._log_ratio(len(given), before, y[-1], theta).clamp_max(-1e-300)
+        upper = (-torch.expm1(lower)).log()
         sign = self._signs(coordinates[-1:])[0]
-        return F if sign is None else 0.5 + sign.double() * (F - 0.5)
+        if sign is None:
+            return lower, upper
+        turned = sign < 0
+        return torch.where(turned, upper, lower), torch.where(turned, lower, upper)
 
     def log_cdf(self, s: Tensor) -> Tensor:
-        """log C(Φ(s)): s (..., M) -> (...,). Differentiable to any order; of a reflected family by inclusion and exclusion."""
+        """log C(Φ(s)): s (..., M) -> (...,). Differentiable to any order.
+
+        Of a reflected family by inclusion and exclusion, which has absolute precision only: 1e-15 of C in float64.
+        """
         theta, M = self._strength.to(s.dtype), self.modalities
         signs = self._signs(self._coordinates)
         x = s.unbind(-1)
@@ -123,7 +133,7 @@ class ArchimedeanCopula(Copula):
             y = self._log_inverse(values[0], theta)
             for value in values[1:]:
                 y = torch.logaddexp(y, self._log_inverse(value, theta))
-            return self._log_derivative(0, y, theta)
+            return self._log_generator(y, theta)
 
         if not flipped:
             return log_c(list(x))

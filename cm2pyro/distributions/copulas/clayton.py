@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from cm2pyro.distributions.copulas.archimedean import ArchimedeanCopula
-from cm2pyro.distributions.special import log1mexp_exp, log_ndtr, log_neg_log_ndtr
+from cm2pyro.distributions.special import in_order, log1mexp_exp, log_ndtr, log_neg_log_ndtr, softplus
 
 
 class ClaytonCopula(ArchimedeanCopula):
@@ -22,18 +22,19 @@ class ClaytonCopula(ArchimedeanCopula):
 
     @staticmethod
     def _log_density_of(s: Sequence[Tensor], theta: Tensor) -> Tensor:
-        # With b = −log u the sum is e^(θ b*) (1 + rest), b* the largest b: nothing overflows.
+        # With a = log u and a* the smallest the sum is e^(−θ a*) (1 + rest): nothing overflows.
         n = len(s)
-        b = [-log_ndtr(x) for x in s]
-        least, most = torch.minimum(b[0], b[1]), torch.maximum(b[0], b[1])
-        excess = least - most  # Σ (b_m − b*)
-        rest = (theta * excess).exp() * -torch.expm1(-theta * least)
-        for i, x in enumerate(b[2:], start=2):
-            least, new = torch.minimum(most, x), torch.maximum(most, x)
-            rest = rest * (theta * (most - new)).exp() + (theta * (least - new)).exp() * -torch.expm1(-theta * least)
-            excess, most = excess + i * (most - new) + (x - new), new
+        a = [log_ndtr(x) for x in s]
+        least, most = in_order(a[0], a[1])
+        excess = least - most  # Σ (a* − a_m)
+        rest = (theta * excess).exp() * torch.expm1(theta * most)  # negative
+        for i, x in enumerate(a[2:], start=2):
+            new, most = in_order(least, x)
+            fall = new - least
+            rest = rest * (theta * fall).exp() + (theta * (new - most)).exp() * torch.expm1(theta * most)
+            excess, least = excess + i * fall + (new - x), new
         constant = torch.stack([torch.log1p(k * theta) for k in range(1, n)]).sum(0)
-        return constant + (1 + theta) * excess + (n - 1) * most - (n + 1 / theta) * torch.log1p(rest)
+        return constant + (1 + theta) * excess - (n - 1) * least - (n + 1 / theta) * torch.log1p(-rest)
 
     @staticmethod
     def _log_inverse(s: Tensor, theta: Tensor) -> Tensor:
@@ -41,9 +42,12 @@ class ClaytonCopula(ArchimedeanCopula):
         return theta * b + log1mexp_exp(theta.log() + log_b)
 
     @staticmethod
-    def _log_derivative(k: int, y: Tensor, theta: Tensor) -> Tensor:
-        constant = sum((1 / theta + i).log() for i in range(k))
-        return constant - (1 / theta + k) * torch.logaddexp(y, torch.zeros_like(y))
+    def _log_generator(y: Tensor, theta: Tensor) -> Tensor:
+        return -softplus(y) / theta
+
+    @staticmethod
+    def _log_ratio(k: int, before: Tensor, new: Tensor, theta: Tensor) -> Tensor:
+        return -(1 / theta + k) * softplus(new - softplus(before))
 
     @staticmethod
     def _tau_of(theta: Tensor) -> Tensor:

@@ -66,14 +66,13 @@ class EllipticalCopula(Copula):
     def expand(self, batch_shape: Shape, _instance: object = None) -> Self:
         return self._with(self.scale_tril.expand(*batch_shape, *self.scale_tril.shape[-2:]))
 
-    def _whiten(self) -> tuple[list[list[Tensor]], Tensor]:
-        """Rows of the inverse Cholesky factor, element by element, and half the log determinant of R.
+    def _whiten(self) -> tuple[Tensor, Tensor]:
+        """The inverse Cholesky factor (..., M, M), and half the log determinant of R.
 
         Whitening keeps float32 exact near |tau| = 0.99, where s' R^-1 s would cancel.
         """
         white = torch.linalg.solve_triangular(self.scale_tril, identity_like(self.scale_tril), upper=False)
-        half_log_det = self.scale_tril.diagonal(dim1=-2, dim2=-1).log().sum(-1)
-        return [[white[..., i, j] for j in range(i + 1)] for i in range(self.modalities)], half_log_det
+        return white, self.scale_tril.diagonal(dim1=-2, dim2=-1).log().sum(-1)
 
     def _regression(self, given: tuple[int, ...], others: tuple[int, ...]) -> tuple[Tensor, Tensor]:
         """Coefficients (..., M − k, k) of the others on the given coordinates, and the residual covariance (..., M − k, M − k)."""

@@ -52,19 +52,20 @@ class FamilyMixture(Copula):
         # Something that asks for a gradient if any parameter does.
         return next((c.theta_like for c in self.copulas if c.theta_like.requires_grad), self.log_weights)
 
-    def _log_terms(self, s: Tensor) -> Tensor:
+    def _log_terms(self, s: Sequence[Tensor]) -> Tensor:
         """log λ_f + log c_f: (..., F)."""
-        return self.log_weights.to(s.dtype) + torch.stack([copula._log_density(s) for copula in self.copulas], -1)
+        return self.log_weights.to(s[0].dtype) + torch.stack([copula._log_density(s) for copula in self.copulas], -1)
 
-    def _log_density(self, s: Tensor) -> Tensor:
+    def _log_density(self, s: Sequence[Tensor]) -> Tensor:
         return torch.logsumexp(self._log_terms(s), -1)
 
-    def _conditional_cdf(self, given: tuple[int, ...], s: Tensor, m: int, value: Tensor) -> Tensor:
+    def _log_conditional(self, given: tuple[int, ...], s: Tensor, m: int, value: Tensor) -> tuple[Tensor, Tensor]:
         weights = self.log_weights.double()
         if len(given) > 1:
-            weights = self.margin(given)._log_terms(s.double()).log_softmax(-1)
-        cdfs = torch.stack([copula._conditional_cdf(given, s, m, value) for copula in self.copulas], -1)
-        return (weights.exp() * cdfs).sum(-1)
+            weights = self.margin(given)._log_terms(s.double().unbind(-1)).log_softmax(-1)
+        pairs = [copula._log_conditional(given, s, m, value) for copula in self.copulas]
+        lower, upper = (torch.stack(side, -1) for side in zip(*pairs, strict=True))
+        return torch.logsumexp(weights + lower, -1), torch.logsumexp(weights + upper, -1)
 
     def log_cdf(self, s: Tensor) -> Tensor:
         return torch.logsumexp(self.log_weights + torch.stack([copula.log_cdf(s) for copula in self.copulas], -1), -1)
@@ -94,9 +95,9 @@ class FamilyMixture(Copula):
             tau = torch.ones(*self.batch_shape, M, M, dtype=torch.float64, device=axis.device)
             for i, j in combinations(range(M), 2):
                 pair = self.margin((i, j))
-                forward = pair._conditional_cdf((0,), points[..., :1], 1, points[..., 1])
-                backward = pair._conditional_cdf((1,), points[..., 1:], 0, points[..., 0])
-                tau[..., i, j] = tau[..., j, i] = 1 - 4 * torch.einsum("n...,n->...", forward * backward, weight)
+                forward = pair._log_conditional((0,), points[..., :1], 1, points[..., 1])[0]
+                backward = pair._log_conditional((1,), points[..., 1:], 0, points[..., 0])[0]
+                tau[..., i, j] = tau[..., j, i] = 1 - 4 * torch.einsum("n...,n->...", (forward + backward).exp(), weight)
         return tau.to(self.log_weights.dtype)
 
     def tail_dependence(self) -> tuple[Tensor, Tensor]:

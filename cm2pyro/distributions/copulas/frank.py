@@ -15,7 +15,7 @@ from torch.distributions.transforms import AffineTransform
 from cm2pyro.distributions.copulas.archimedean import ArchimedeanCopula, homogeneous, mean_of_pairs, stirling2
 from cm2pyro.distributions.copulas.base import MAX_TAU
 from cm2pyro.distributions.copulas.inversion import increasing_inverse
-from cm2pyro.distributions.special import log1mexp_exp, log_ndtr, log_neg_log
+from cm2pyro.distributions.special import in_order, log1mexp_exp, log_ndtr, log_neg_log, softplus
 from cm2pyro.errors import ConfigError
 
 _NODES, _WEIGHTS = (torch.from_numpy(x) for x in np.polynomial.legendre.leggauss(64))
@@ -54,21 +54,22 @@ class FrankCopula(ArchimedeanCopula):
         n = len(s)
         p = -torch.expm1(-theta)
         # In order, so that the smallest of the first two comes first.
-        u = [_ndtr(x) for x in (torch.minimum(s[0], s[1]), torch.maximum(s[0], s[1]), *s[2:])]
+        u = [_ndtr(x) for x in (*in_order(s[0], s[1]), *s[2:])]
         least, excess = u[0], theta * (u[1] - u[0])  # excess: θ Σ (u_m − a)
-        H = -torch.expm1(-theta * least) / p
-        W = 1 + H * (-excess).exp() * -torch.expm1(-theta * (1 - u[1]))
+        minus = -theta
+        H = torch.expm1(minus * least) / -p
+        W = 1 - H * (-excess).exp() * torch.expm1(minus * (1 - u[1]))
         for i, x in enumerate(u[2:], start=2):
-            H = H * -torch.expm1(-theta * u[i - 1]) / p
-            new = torch.minimum(least, x)
+            H = H * torch.expm1(minus * u[i - 1]) / -p
+            new, _ = in_order(least, x)
             gap, fall = theta * (x - new), theta * (least - new)
-            W = W * (-fall).exp() + H * (-gap).exp() * -torch.expm1(-theta * (1 - x))
+            W = W * (-fall).exp() - H * (-gap).exp() * torch.expm1(minus * (1 - x))
             excess, least = excess + gap + i * fall, new
         value = (n - 1) * (theta / p).log() - excess - n * W.log()
         if n == 2:
             return value
-        H = H * -torch.expm1(-theta * u[-1]) / p
-        return value + _polynomial(n, p * H, (-theta * least).exp() * W).log()
+        H = H * torch.expm1(minus * u[-1]) / -p
+        return value + _polynomial(n, p * H, (minus * least).exp() * W).log()
 
     @staticmethod
     def _log_inverse(s: Tensor, theta: Tensor) -> Tensor:
@@ -78,12 +79,18 @@ class FrankCopula(ArchimedeanCopula):
         return log_neg_log(log_g, log1mexp_exp(log_theta + upper) - theta * lower.exp() - log_p)
 
     @staticmethod
-    def _log_derivative(k: int, y: Tensor, theta: Tensor) -> Tensor:
-        t, log_p = y.exp(), log1mexp_exp(theta.log())
-        log_h, log_rest = log_p - t, torch.logaddexp(log1mexp_exp(y), -theta - t)
-        if k == 0:
-            return log_neg_log(log_rest, log_h) - theta.log()
-        return log_h - k * log_rest + _polynomial(k, log_h.exp(), log_rest.exp()).log() - theta.log()
+    def _log_generator(y: Tensor, theta: Tensor) -> Tensor:
+        log_h, log_rest = _log_h(y, theta)
+        return log_neg_log(log_rest, log_h) - theta.log()
+
+    @staticmethod
+    def _log_ratio(k: int, before: Tensor, new: Tensor, theta: Tensor) -> Tensor:
+        # With h = p e^−t: (1 − h_after) / (1 − h) = 1 + (1 − e^−t_new) h / (1 − h).
+        log_h, log_rest = _log_h(before, theta)
+        rise, fall = softplus(log1mexp_exp(new) + log_h - log_rest), new.exp()
+        h, rest = log_h.exp(), log_rest.exp()
+        after = _polynomial(k, h * (-fall).exp(), rest + h * -torch.expm1(-fall))
+        return -fall - k * rise + after.log() - _polynomial(k, h, rest).log()
 
     @staticmethod
     def _tau_of(theta: Tensor) -> Tensor:
@@ -163,6 +170,12 @@ class SymmetricBeta(dist.TransformedDistribution):
 
     def expand(self, batch_shape: torch.Size, _instance: object = None) -> "SymmetricBeta":
         return SymmetricBeta(self.concentration.expand(batch_shape), validate_args=False)
+
+
+def _log_h(y: Tensor, theta: Tensor) -> tuple[Tensor, Tensor]:
+    """log h and log(1 − h) of h = p e^−t, log t = y."""
+    t = y.exp()
+    return log1mexp_exp(theta.log()) - t, torch.logaddexp(log1mexp_exp(y), -theta - t)
 
 
 def _ndtr(s: Tensor) -> Tensor:

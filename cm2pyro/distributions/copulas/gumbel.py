@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from cm2pyro.distributions.copulas.archimedean import ArchimedeanCopula
-from cm2pyro.distributions.special import log_neg_log_ndtr
+from cm2pyro.distributions.special import in_order, log_neg_log_ndtr, softplus
 
 
 class GumbelCopula(ArchimedeanCopula):
@@ -30,13 +30,13 @@ class GumbelCopula(ArchimedeanCopula):
         n = len(s)
         pairs = [log_neg_log_ndtr(x) for x in s]
         (b, l0), (b1, l1) = pairs[:2]
-        b, others, most = b + b1, torch.minimum(l0, l1), torch.maximum(l0, l1)  # Σ b, Σ l − l*, l*
+        b, (others, most) = b + b1, in_order(l0, l1)  # Σ b, Σ l − l*, l*
         excess = others - most  # Σ (l_m − l*)
         d = torch.log1p((theta * excess).exp())
         for i, (b_m, x) in enumerate(pairs[2:], start=2):
-            new = torch.maximum(most, x)
+            least, new = in_order(most, x)
             d = torch.logaddexp(d + theta * (most - new), theta * (x - new))
-            excess, others = excess + i * (most - new) + (x - new), others + torch.minimum(most, x)
+            excess, others = excess + i * (most - new) + (x - new), others + least
             b, most = b + b_m, new
         alpha = 1 / theta
         x = (most + alpha * d).exp()
@@ -48,12 +48,16 @@ class GumbelCopula(ArchimedeanCopula):
         return theta * log_neg_log_ndtr(s)[1]
 
     @staticmethod
-    def _log_derivative(k: int, y: Tensor, theta: Tensor) -> Tensor:
-        log_x = y / theta
-        x = log_x.exp()
-        if k == 0:
-            return -x
-        return -x + log_x - k * y + _horner(_coefficients(k, 1 / theta), x).log()
+    def _log_generator(y: Tensor, theta: Tensor) -> Tensor:
+        return -(y / theta).exp()
+
+    @staticmethod
+    def _log_ratio(k: int, before: Tensor, new: Tensor, theta: Tensor) -> Tensor:
+        alpha, rise = 1 / theta, softplus(new - before)
+        x = (alpha * before).exp()
+        growth = (alpha * (before + rise)).exp() * -torch.expm1(-alpha * rise)
+        a = _coefficients(k, alpha)
+        return -growth + (alpha - k) * rise + _horner(a, x + growth).log() - _horner(a, x).log()
 
     @staticmethod
     def _tau_of(theta: Tensor) -> Tensor:

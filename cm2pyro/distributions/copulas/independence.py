@@ -23,11 +23,11 @@ class IndependenceCopula(Copula):
         self._like = torch.zeros(()) if like is None else like.new_zeros(())
         super().__init__(modalities, torch.Size(), validate_args)
 
-    def _log_density(self, s: Tensor) -> Tensor:
-        return s.new_zeros(s.shape[:-1])
+    def _log_density(self, s: Sequence[Tensor]) -> Tensor:
+        return s[0].new_zeros(s[0].shape)
 
-    def _conditional_cdf(self, given: tuple[int, ...], s: Tensor, m: int, value: Tensor) -> Tensor:
-        return torch.special.ndtr(value.double())
+    def _log_conditional(self, given: tuple[int, ...], s: Tensor, m: int, value: Tensor) -> tuple[Tensor, Tensor]:
+        return log_ndtr(value.double()), log_ndtr(-value.double())
 
     def _complete(self, given: tuple[int, ...], s: Tensor, noise: Tensor) -> Tensor:
         return noise

@@ -10,52 +10,77 @@ _STEPS = 100
 _LOG_SQRT_2PI = 0.9189385332046727
 
 
-def invert(law: Callable[[Tensor], tuple[Tensor, Tensor]], noise: Tensor, start: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+Sides = Callable[[Tensor], tuple[Tensor, Tensor]]
+# Some of the rows (None: all), and their values s -> log F(s), log(1 − F(s)) and log f(s).
+Law = Callable[[Tensor | None, Tensor], tuple[Tensor, Tensor, Tensor]]
+
+
+def invert(law: Law, noise: Tensor, start: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Solve F(s) = Phi(noise) by bracketed Newton steps, without gradients.
 
-    The steps are taken on Phi^-1(F(s)) = noise, which is nearly a straight line in s.
+    The steps are taken on Phi^-1(F(s)) = noise, which is nearly a straight line in s; a step that does not halve what is
+    left is followed by a bisection, so that the search ends however F is shaped. Rows that are done leave the search.
 
     Args:
-        law: s -> F(s) and log f(s), both float64. noise, start: (...,) float64.
+        law: see `Law`. noise, start: (N,). All float64.
 
     Returns:
-        the root, the density there, and whether the step that led to it was small, each (...,).
+        the root, the density there, and whether the equation holds there, each (N,).
     """
     with torch.no_grad():
-        low, high = torch.full_like(noise, -_FAR), torch.full_like(noise, _FAR)
-        s = start.clamp(-0.9 * _FAR, 0.9 * _FAR).expand_as(noise).clone()
+        s = start.clamp(-0.9 * _FAR, 0.9 * _FAR).clone()
+        rows: Tensor | None = None
+        x, wanted = s, noise
+        low, high, left = torch.full_like(noise, -_FAR), torch.full_like(noise, _FAR), torch.full_like(noise, torch.inf)
         for _ in range(_STEPS):
-            F, log_f = law(s)
-            score = torch.special.ndtri(F.clamp(1e-300, 1 - 1e-16))
-            excess = score - noise
-            # Saturated values of F still say on which side the root lies.
-            low, high = torch.where(excess < 0, s, low), torch.where(excess > 0, s, high)
-            slope = (log_f + 0.5 * score.square() + _LOG_SQRT_2PI).exp()
-            proposal = s - excess / slope
-            inside = (proposal > low) & (proposal < high)  # also False for NaN
-            proposal = torch.where(inside, proposal, 0.5 * (low + high))
-            proposal = torch.where(excess == 0, s, proposal)
-            moved = (proposal - s).abs()
-            s = proposal
-            if bool((moved <= 1e-9).all()):
+            lower, upper, log_density = law(rows, x)
+            score = _score(lower, upper)
+            excess = score - wanted
+            low, high = torch.where(excess < 0, x, low), torch.where(excess > 0, x, high)
+            proposal = x - excess / (log_density + 0.5 * score.square() + _LOG_SQRT_2PI).exp()
+            # False also for NaN.
+            good = (proposal > low) & (proposal < high) & (excess.abs() <= 0.5 * left)
+            proposal = torch.where(good, proposal, 0.5 * (low + high))
+            proposal = torch.where(excess == 0, x, proposal)
+            left = torch.where(good, excess.abs(), torch.full_like(left, torch.inf))
+            open_ = (proposal - x).abs() > 1e-9
+            if rows is None:
+                s = proposal
+            else:
+                s[rows] = proposal
+            still = torch.nonzero(open_)[:, 0]
+            if not len(still):
                 break
-        F, log_f = law(s)
-        found = (torch.special.ndtri(F.clamp(1e-300, 1 - 1e-16)) - noise).abs() < 1e-5
-        return s, log_f.exp(), found
+            if len(still) < 0.7 * len(x):
+                rows = still if rows is None else rows[still]
+                x, wanted, low, high, left = proposal[still], wanted[still], low[still], high[still], left[still]
+            else:
+                x = proposal
+        lower, upper, log_density = law(None, s)
+        return s, log_density.exp(), (_score(lower, upper) - noise).abs() < 1e-5
 
 
-def attach(root: Tensor, density: Tensor, found: Tensor, cdf: Callable[[Tensor], Tensor]) -> Tensor:
+def _score(lower: Tensor, upper: Tensor) -> Tensor:
+    """Phi^-1(F) from log F and log(1 − F), whichever is precise."""
+    smaller = torch.special.ndtri(torch.minimum(lower, upper).clamp_min(-700.0).exp())
+    return torch.where(lower < upper, smaller, -smaller)
+
+
+def attach(root: Tensor, density: Tensor, found: Tensor, log_sides: Sides) -> Tensor:
     """Give a root its implicit derivative: one Newton step with root, draw and density held constant.
 
     Where nothing asks for a gradient the root comes back as it is; where the search ended at its bound it carries none.
     """
     if not torch.is_grad_enabled():
         return root
-    F = cdf(root)
-    if not F.requires_grad:
+    lower, upper = log_sides(root)
+    if not lower.requires_grad:
         return root
+    # The side that is precise; the other's factor is zero.
+    below = lower.detach() < upper.detach()
+    change = torch.where(below, lower.detach().exp() * lower, -upper.detach().exp() * upper)
     safe = torch.where(found, density, torch.ones_like(density))
-    return torch.where(found, root - (F - F.detach()) / safe, root)
+    return torch.where(found, root - (change - change.detach()) / safe, root)
 
 
 def increasing_inverse(f: Callable[[Tensor], Tensor], target: Tensor, low: float, high: float) -> Tensor:

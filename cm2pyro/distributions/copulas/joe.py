@@ -9,7 +9,7 @@ from torch.distributions import constraints
 
 from cm2pyro.distributions.copulas.archimedean import ArchimedeanCopula, homogeneous, stirling2
 from cm2pyro.distributions.copulas.inversion import increasing_inverse
-from cm2pyro.distributions.special import log1mexp_exp, log_ndtr, log_neg_log, log_neg_log_ndtr
+from cm2pyro.distributions.special import in_order, log1mexp_exp, log_ndtr, log_neg_log, log_neg_log_ndtr, softplus
 
 # (−1)^(n+1) (ζ(n + 1) − 1), n = 1 … 60: the Taylor series of [digamma(2 + h) − digamma(2)] / h, which converges for |h| < 2.
 _ZETA = torch.from_numpy(scipy.special.zetac(range(2, 62))) * torch.tensor([1.0, -1.0], dtype=torch.float64).repeat(30)
@@ -34,12 +34,12 @@ class JoeCopula(ArchimedeanCopula):
         # A_m = θ log(1 − u_m); 1 − h = e^A* W with A* the largest and W in [1, M].
         n = len(s)
         A = [theta * log_ndtr(-x) for x in s]
-        most, h = torch.maximum(A[0], A[1]), -torch.expm1(A[0])
-        before, now = A[0] - most, A[1] - most
-        W, excess = before.exp() + h * now.exp(), before + now  # excess: Σ (A_m − A*)
-        h = h * -torch.expm1(A[1])
+        least, most = in_order(A[0], A[1])
+        excess = least - most  # Σ (A_m − A*)
+        W = 1 - torch.expm1(most) * excess.exp()
+        h = torch.expm1(least) * torch.expm1(most)
         for i, x in enumerate(A[2:], start=2):
-            new = torch.maximum(most, x)
+            _, new = in_order(most, x)
             before, now = most - new, x - new
             W, excess = W * before.exp() + h * now.exp(), excess + i * before + now
             most, h = new, h * -torch.expm1(x)
@@ -54,11 +54,17 @@ class JoeCopula(ArchimedeanCopula):
         return log_neg_log(log1mexp_exp(theta.log() + log_neg_log_ndtr(-s)[1]), log_a)
 
     @staticmethod
-    def _log_derivative(k: int, y: Tensor, theta: Tensor) -> Tensor:
-        t, log_rest, alpha = y.exp(), log1mexp_exp(y), 1 / theta
-        if k == 0:
-            return (-torch.expm1(alpha * log_rest)).clamp_min(torch.finfo(y.dtype).tiny).log()
-        return alpha.log() - t + (alpha - k) * log_rest + _polynomial(k, alpha, (-t).exp(), log_rest.exp()).log()
+    def _log_generator(y: Tensor, theta: Tensor) -> Tensor:
+        return log1mexp_exp(log_neg_log(log1mexp_exp(y), -y.exp()) - theta.log())
+
+    @staticmethod
+    def _log_ratio(k: int, before: Tensor, new: Tensor, theta: Tensor) -> Tensor:
+        # With h = e^−t: (1 − h_after) / (1 − h) = 1 + (1 − e^−t_new) h / (1 − h).
+        alpha, t, log_rest = 1 / theta, before.exp(), log1mexp_exp(before)
+        rise = softplus(log1mexp_exp(new) - t - log_rest)
+        h, rest, fall = (-t).exp(), log_rest.exp(), new.exp()
+        after, polynomial = h * (-fall).exp(), _polynomial(k, alpha, h, rest)
+        return -fall + (alpha - k) * rise + _polynomial(k, alpha, after, rest + h * -torch.expm1(-fall)).log() - polynomial.log()
 
     @staticmethod
     def _tau_of(theta: Tensor) -> Tensor:

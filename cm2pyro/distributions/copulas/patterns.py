@@ -49,6 +49,11 @@ class Groups:
         rows = self.rows[p]
         return x if rows is None else x.index_select(0, rows)
 
+    def size(self, p: int) -> tuple[int, ...]:
+        """Shape of a value per row of pattern p: (rows, *kept)."""
+        rows = self.rows[p]
+        return (math.prod(self.rows_shape) if rows is None else len(rows), *self.kept)
+
     def join(self, parts: list[Tensor]) -> Tensor:
         """Undo the grouping: one (rows, *kept, ...) per pattern -> (*lead, ...)."""
         if not parts:

@@ -1,5 +1,6 @@
 """The Student-t copula."""
 
+from collections.abc import Sequence
 from typing import Any, Self
 
 import pyro.distributions as dist
@@ -43,24 +44,22 @@ class StudentTCopula(EllipticalCopula):
     def _make(cls, scale_tril: Tensor) -> Self:
         return cls(scale_tril, scale_tril.new_tensor(DEFAULT_DF))
 
-    def _log_density(self, s: Tensor) -> Tensor:
+    def _log_density(self, s: Sequence[Tensor]) -> Tensor:
         # x = sqrt(ν) sinh q; e^q* with the largest |q| is taken out of the quadratic form.
-        n, df = self.modalities, self.df.to(s.dtype)
-        q = student.scores_to_q(s, df[..., None]).unbind(-1)
+        n, df = self.modalities, self.df.to(s[0].dtype)
+        q = student.scores_to_q(torch.stack(torch.broadcast_tensors(*s)), df)  # the coordinates come first
         white, half_log_det = self._whiten()
-        most = torch.stack([x.detach().abs() for x in q]).amax(0)
-        p = [0.5 * ((x - most).exp() - (-x - most).exp()) for x in q]
-        form: Tensor = (-2 * most).exp()
-        for i, row in enumerate(white):
-            z = row[0] * p[0]
+        most = q.detach().abs().amax(0)
+        p = 0.5 * ((q - most).exp() - (-q - most).exp())
+        form = (-2 * most).exp()
+        for i in range(n):
+            z = white[..., i, 0] * p[0]
             for j in range(1, i + 1):
-                z = z + row[j] * p[j]
+                z = z + white[..., i, j] * p[j]
             form = form + z.square()
-        heads = student.log_cosh(q[0])
-        for x in q[1:]:
-            heads = heads + student.log_cosh(x)
         constant = torch.lgamma((df + n) / 2) + (n - 1) * torch.lgamma(df / 2) - n * torch.lgamma((df + 1) / 2)
-        return constant - half_log_det - 0.5 * (df + n) * (2 * most + form.log()) + (df + 1) * heads
+        heads = (df + 1) * student.log_cosh(q).sum(0)
+        return constant - half_log_det - 0.5 * (df + n) * (2 * most + form.log()) + heads
 
     def _given(self, given: tuple[int, ...], q: Tensor, m: int, most: Tensor) -> tuple[Tensor, Tensor]:
         """Location and scale of x_m / (sqrt(ν) e^most) given the others, for a t variable with ν + k degrees of freedom."""
@@ -97,14 +96,15 @@ class StudentTCopula(EllipticalCopula):
             known.append(m)
         return torch.stack(drawn, -1).to(s.dtype)
 
-    def _conditional_cdf(self, given: tuple[int, ...], s: Tensor, m: int, value: Tensor) -> Tensor:
+    def _log_conditional(self, given: tuple[int, ...], s: Tensor, m: int, value: Tensor) -> tuple[Tensor, Tensor]:
         df, k = self.df.double(), len(given)
         q = student.scores_to_q(torch.cat([s, value[..., None]], -1).double(), df[..., None])
         most = q.detach().abs().amax(-1)
         loc, scale = self._given(given, q[..., :-1], m, most)
         x = 0.5 * ((q[..., -1] - most).exp() - (-q[..., -1] - most).exp())
         # sqrt(ν) (x − loc) / (sqrt(ν) scale) is a t variable with ν + k degrees of freedom, once its units are mended.
-        return student.cdf(torch.asinh((x - loc) / scale / (df + k).sqrt() * df.sqrt()), df + k)
+        q_m = torch.asinh((x - loc) / scale / (df + k).sqrt() * df.sqrt())
+        return student.log_tail(-q_m, df + k), student.log_tail(q_m, df + k)
 
     def tail_dependence(self) -> tuple[Tensor, Tensor]:
         """Lower and upper of every pair, (..., M, M), with ones on the diagonal."""

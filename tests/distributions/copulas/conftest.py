@@ -1,0 +1,41 @@
+"""Families and sizes over which the tests of copulas run. A fixture is a function (tau, dtype, df) -> copula."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from cm2pyro.distributions import FAMILIES, Copula, make_copula
+
+
+def signed(family: str, M: int, tau: float | Tensor = 0.5, dtype: torch.dtype = torch.float64, df: float | Tensor | None = None) -> Copula:
+    """A copula of that strength: tau negative for rotations, 0 for independence; df of Student-t is 4 unless given."""
+    sign = -1 if family.endswith(("_90", "_270")) else 0 if family == "independence" else 1
+    return make_copula(family, M, tau=sign * tau, df=df, dtype=dtype)
+
+
+def every_family(name: str, *sizes: int) -> Any:
+    """A fixture over every family with that many coordinates; rotations tie exactly two."""
+    pairs = [(family, M) for family in FAMILIES.names() for M in sizes if M == 2 or not family.endswith(("_90", "_270"))]
+
+    @pytest.fixture(name=name, params=pairs, ids=[f"{family}-{M}" for family, M in pairs])
+    def made(request: pytest.FixtureRequest) -> Callable[..., Copula]:
+        return partial(signed, *request.param)
+
+    return made
+
+
+pair_of = every_family("pair_of", 2)
+triple_of = every_family("triple_of", 3)
+larger_of = every_family("larger_of", 3, 5)
+small_of = every_family("small_of", 2, 3)
+copula_of = every_family("copula_of", 2, 3, 5)
+
+
+@pytest.fixture
+def copula() -> Callable[..., Copula]:
+    """(family, coordinates, tau, dtype, df) -> copula."""
+    return signed
