@@ -146,16 +146,31 @@ class CopulaMixture(TorchDistribution):
         z = torch.where(observed[..., None], z, torch.zeros((), dtype=z.dtype, device=z.device))
         uniform, normal = noise if noise is not None else (torch.rand_like(z[..., 0, 0]), torch.randn_like(z))
         with torch.no_grad():
-            cumulative = self.responsibilities(z, observed).exp().cumsum(-1)
-            t = (uniform[..., None] * cumulative[..., -1:] > cumulative).sum(-1).clamp_max(self.joint_components - 1)
-            k = self.assignment[t]  # (..., M)
-            locs, scales = self.locs[self._modality, k], self.scales[self._modality, k]  # (..., M, D)
+            t = self._pick(self.responsibilities(z, observed), uniform)
+            locs, scales = self._joint_locs[t], self._joint_scales[t]  # (..., M, D)
             scores = ((z - locs) / scales).mT  # (..., D, M)
             drawn = self.copula.conditional(scores, observed[..., None, :]).rsample(noise=normal.mT).mT
             drawn = torch.where(observed[..., None], z, locs + scales * drawn)
         if torch.is_grad_enabled() and self._needs_grad(z):
             return self._attach(z, drawn, observed)
         return drawn
+
+    def choose(self, z: Tensor, observed: Tensor, noise: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, Tensor]:
+        """The draws of `conditional`, with the derivative given the drawn component only, and that component's log responsibility.
+
+        For the score-function estimator: to the derivative of f(z) add that of log r_t times (f(z) − a baseline that does
+        not depend on t). Cheaper than `conditional` by a factor of D, and for large D less noisy.
+
+        Returns:
+            (..., M, D) and log p(t | z_observed), (...,).
+        """
+        z = torch.where(observed[..., None], z, torch.zeros((), dtype=z.dtype, device=z.device))
+        uniform, normal = noise if noise is not None else (torch.rand_like(z[..., 0, 0]), torch.randn_like(z))
+        log_r = self.responsibilities(z, observed)
+        t = self._pick(log_r, uniform)
+        locs, scales = self._joint_locs[t], self._joint_scales[t]  # (..., M, D)
+        drawn = self.copula.conditional(((z - locs) / scales).mT, observed[..., None, :]).rsample(noise=normal.mT).mT
+        return torch.where(observed[..., None], z, locs + scales * drawn), log_r.gather(-1, t[..., None])[..., 0]
 
     def completions(self, z: Tensor, observed: Tensor, normal: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """One completion of z per joint component, and the components' log responsibilities.
@@ -178,6 +193,11 @@ class CopulaMixture(TorchDistribution):
         drawn = self.copula.conditional(scores, observed[..., None, :]).rsample(noise=normal.mT.expand_as(scores)).mT
         completed = torch.where(observed[..., None], z, locs + scales * drawn)
         return completed, self.responsibilities(z, observed).movedim(-1, 0)
+
+    def _pick(self, log_r: Tensor, uniform: Tensor) -> Tensor:
+        """A joint component from its log responsibilities (..., T) by inversion of uniform (...,)."""
+        cumulative = log_r.detach().exp().cumsum(-1)
+        return (uniform[..., None] * cumulative[..., -1:] > cumulative).sum(-1).clamp_max(self.joint_components - 1)
 
     def _needs_grad(self, z: Tensor) -> bool:
         tensors = (z, self.log_weights, self.locs, self.scales, self.copula.theta_like)

@@ -27,7 +27,8 @@ class Guide(nn.Module):
             z_im ~ treatment(z_i,observed)                 missing        by default p(z_missing | z_observed) of the model,
                                                                         at the same draw of the global sites
 
-    An encoder runs on the rows that have its modality and no others.
+    An encoder runs on the rows that have its modality and no others. After a run without completions `choice` holds the
+    log responsibilities of the drawn components, for the score-function term of the objective.
 
     Args:
         locals_: modality -> its local guide. globals_: guide of the global sites. build: values -> mixture.
@@ -54,6 +55,7 @@ class Guide(nn.Module):
         self.missing = missing
         self.treat = TREATMENTS.get(missing, "guide.missing")
         self.beta = beta
+        self.choice: Tensor | None = None  # log responsibility of the components drawn last, (B,)
 
     def encoders(self) -> list[Encoder]:
         """The encoders, in the order of the modalities."""
@@ -90,8 +92,13 @@ class Guide(nn.Module):
         loc, scale = self.represent(batch)
         z = self.draw_observed(loc, scale, torch.randn_like(loc))
         log_q = self.log_q(z, loc, scale, batch.observed)
+        self.choice = None
         if completions:
             z, _ = mixture.completions(z, batch.observed)
+        elif self.missing == "conditional":
+            z, log_r = mixture.choose(z, batch.observed)
+            # Where nothing is missing there was nothing to choose.
+            self.choice = torch.where(batch.observed.all(1), torch.zeros_like(log_r), log_r)
         else:
             z, log_q_missing = self.treat(mixture, z, batch.observed, None)
             log_q = log_q + log_q_missing

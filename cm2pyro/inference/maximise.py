@@ -40,7 +40,9 @@ def maximise(
     z = z.detach().double()
     fixed = {name: value.detach().double() for name, value in values.items()}
     transforms = {name: biject_to(priors[name].support) for name in names}
-    free = {name: t.inv(_inside(fixed[name], priors[name].support)).detach().requires_grad_() for name, t in transforms.items()}
+    free = {
+        name: t.inv(_inside(fixed[name], priors[name].support)).detach().contiguous().requires_grad_() for name, t in transforms.items()
+    }
 
     def at(free: dict[str, Tensor]) -> dict[str, Tensor]:
         return fixed | {name: transforms[name](x) for name, x in free.items()}

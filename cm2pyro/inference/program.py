@@ -31,11 +31,28 @@ class Terms:
 
 
 class RecordedELBO(Trace_ELBO):
-    """Trace_ELBO that keeps its last traces, so that the terms need no second pass."""
+    """Trace_ELBO that keeps its last traces, so that the terms need no second pass.
+
+    Where the guide has drawn components of the mixture, the derivative through that choice is added by the score function:
+    ∇ log r_t (log p(y | z) − baseline), the baseline being the mean over the other rows. The densities of the drawn latents
+    cancel between model and guide, and with them the terms that Trace_ELBO itself would add.
+    """
 
     def _get_trace(self, model: Any, guide: Any, args: Any, kwargs: Any) -> Any:
         self.traces = super()._get_trace(model, guide, args, kwargs)
         return self.traces
+
+    def differentiable_loss(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> Any:
+        loss = super().differentiable_loss(model, guide, *args, **kwargs)
+        choice = getattr(guide, "choice", None)
+        if choice is None or not choice.requires_grad:
+            return loss
+        outcome = self.traces[0].nodes[sites.OUTCOME]
+        gain = outcome["log_prob"].detach()
+        n = len(gain)
+        baseline = (gain.sum() - gain) / (n - 1) if n > 1 else torch.zeros_like(gain)
+        # Zero in value: only the derivative is meant.
+        return loss - ((choice - choice.detach()) * (gain - baseline)).sum()
 
 
 class Program(nn.Module):
