@@ -20,6 +20,17 @@ def log_ndtr(s: Tensor) -> Tensor:
     return _LogNdtr.apply(s)
 
 
+def log_ndtri(log_p: Tensor) -> Tensor:
+    """s <= 0 with log Φ(s) = log_p, for log_p from −1e6 to log ½, float64; without derivative."""
+    with torch.no_grad():
+        log_p = log_p.clamp(-1e6, -math.log(2))
+        s = torch.where(log_p > -600, torch.special.ndtri(log_p.clamp_min(-600).exp()), -(-2 * log_p).sqrt())
+        for _ in range(3):  # Newton steps on a concave function, which cannot miss
+            value = log_ndtr(s)
+            s = s - (value - log_p) * (value + 0.5 * s.square() + _LOG_SQRT_2PI).exp()
+        return s.clamp_max(0.0)
+
+
 def log_neg_log_ndtr(s: Tensor) -> tuple[Tensor, Tensor]:
     """b = −log Φ(s) and log b, each to relative precision on both sides; differentiable to any order."""
     return _LogNegLogNdtr.apply(s)

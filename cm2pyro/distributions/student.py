@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from cm2pyro.distributions.special import log_ndtr
+from cm2pyro.distributions.special import log_ndtr, log_ndtri
 
 _LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
 _H = 0.0625  # distance of the knots of `scores_to_q` on the scale of s
@@ -102,7 +102,7 @@ class _QToScores(Function):
     def forward(ctx: Any, q: Tensor, df: Tensor) -> Tensor:
         a, v = q.double().abs(), df.double()
         value, slope = _tail(a, v)
-        s = _score_of_log_tail(value)
+        s = -log_ndtri(value)
         log_phi = -0.5 * s.square() - _LOG_SQRT_2PI
         d_q = (log_normaliser(v) - v * log_cosh(a) - log_phi).exp()
         d_df = -torch.sign(q) * (value - log_phi).exp() * slope
@@ -114,15 +114,6 @@ class _QToScores(Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
         d_q, d_df = ctx.saved_tensors
         return grad * d_q.to(grad.dtype), grad * d_df.to(grad.dtype)
-
-
-def _score_of_log_tail(log_p: Tensor) -> Tensor:
-    """s >= 0 with log Φ(−s) = log_p: Newton steps on a concave function, which cannot miss."""
-    s = torch.where(log_p > -600, -torch.special.ndtri(log_p.clamp_min(-600).exp()), (-2 * log_p).sqrt())
-    for _ in range(3):
-        value = log_ndtr(-s)
-        s = s + (value - log_p) * (value + 0.5 * s.square() + _LOG_SQRT_2PI).exp()
-    return s.clamp_min(0.0)
 
 
 def _solve(s: Tensor, df: Tensor) -> tuple[Tensor, Tensor]:

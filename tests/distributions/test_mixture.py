@@ -9,26 +9,30 @@ import torch
 from scipy import stats
 from scipy.special import logsumexp
 
-from cm2pyro.distributions import CopulaMixture, make_copula
+from cm2pyro.distributions import FAMILIES, CopulaMixture, make_copula
 
 DOUBLE = torch.float64
+ROTATIONS = [family for family in FAMILIES.names() if family.endswith(("_90", "_270"))]  # of two coordinates
 
 
 def mixture(coupling: str, M: int, K: int, D: int, family: str = "gaussian", tau: float = 0.5, seed: int = 0) -> CopulaMixture:
-    """A mixture with unequal weights, scales and orders of centres."""
+    """A mixture with unequal weights, scales and orders of centres; of a rotated family with −tau."""
     random = torch.Generator().manual_seed(seed)
     assignment = torch.arange(K)[:, None].expand(K, M) if coupling == "shared" else torch.cartesian_prod(*([torch.arange(K)] * M))
     log_weights = torch.randn(len(assignment), generator=random, dtype=DOUBLE)
     locs = 2 * torch.randn(M, K, D, generator=random, dtype=DOUBLE)
     scales = 0.5 + torch.rand(M, K, D, generator=random, dtype=DOUBLE)
+    tau = -tau if family in ROTATIONS else tau
     copula = make_copula(family, M, tau=None if family == "independence" else tau, dtype=DOUBLE)
     return CopulaMixture(log_weights, assignment, locs, scales, copula)
 
 
-CASES = list(itertools.product(["shared", "full"], ["gaussian", "independence"]))
+COUPLINGS = ["shared", "full"]
+CASES = list(itertools.product(COUPLINGS, FAMILIES.names()))
+OF_THREE = list(itertools.product(COUPLINGS, [family for family in FAMILIES.names() if family not in ROTATIONS]))
 
 
-def grid(limit: float = 14.0, points: int = 1201) -> tuple[torch.Tensor, float]:
+def grid(limit: float = 14.0, points: int = 561) -> tuple[torch.Tensor, float]:
     axis = torch.linspace(-limit, limit, points, dtype=DOUBLE)
     return axis, float(axis[1] - axis[0])
 
@@ -57,10 +61,10 @@ def test_fact_2_integrates_to_one(coupling: str, family: str) -> None:
     assert float(total) == pytest.approx(1.0, abs=1e-9)
 
 
-@pytest.mark.parametrize(("coupling", "family"), CASES)
+@pytest.mark.parametrize(("coupling", "family"), OF_THREE)
 def test_fact_2_in_three_modalities_and_two_dimensions_by_importance_sampling(coupling: str, family: str) -> None:
     p = mixture(coupling, 3, 2, 2, family, tau=0.3)
-    n = 200_000
+    n = 40_000
     random = np.random.default_rng(0)
     # The proposal: equal weights, independent coordinates, wider scales.
     modality, k = np.arange(3), p.assignment.numpy()
@@ -71,13 +75,13 @@ def test_fact_2_in_three_modalities_and_two_dimensions_by_importance_sampling(co
     ratio = np.exp(p.log_prob(torch.from_numpy(z)).numpy() - proposal)
     error = ratio.std() / math.sqrt(n)
     assert abs(ratio.mean() - 1) < 5 * error
-    assert error < 0.02
+    assert error < 0.04
 
 
-@pytest.mark.parametrize(("coupling", "family"), CASES)
+@pytest.mark.parametrize(("coupling", "family"), OF_THREE)
 def test_fact_3_a_subset_is_the_integral_over_the_rest(coupling: str, family: str) -> None:
     p = mixture(coupling, 3, 2, 1, family, tau=0.4)
-    axis, step = grid(points=2001)
+    axis, step = grid(points=1001)
     z = torch.tensor([[[0.3], [-0.7], [1.1]], [[-2.0], [0.4], [2.5]]], dtype=DOUBLE)
     for hidden in range(3):
         observed = torch.ones(2, 3, dtype=torch.bool)
@@ -91,9 +95,9 @@ def test_fact_3_a_subset_is_the_integral_over_the_rest(coupling: str, family: st
             torch.testing.assert_close(p.log_prob(blank, observed)[row], expected, atol=1e-8, rtol=0)
 
 
-@pytest.mark.parametrize("coupling", ["shared", "full"])
-def test_fact_3_rows_have_their_own_patterns(coupling: str) -> None:
-    p = mixture(coupling, 3, 2, 2, tau=0.4)
+@pytest.mark.parametrize(("coupling", "family"), OF_THREE)
+def test_fact_3_rows_have_their_own_patterns(coupling: str, family: str) -> None:
+    p = mixture(coupling, 3, 2, 2, family, tau=0.4)
     z = torch.randn(8, 3, 2, generator=torch.Generator().manual_seed(1), dtype=DOUBLE)
     observed = torch.cartesian_prod(*[torch.tensor([False, True])] * 3)
     together = p.log_prob(z, observed)
@@ -142,16 +146,16 @@ def test_fact_4_conditional_draws_have_the_conditional_density(coupling: str, fa
         assert stats.kstest(pit, "uniform").pvalue > 1e-3
 
 
-@pytest.mark.parametrize("coupling", ["shared", "full"])
-def test_fact_4_draws_of_two_given_one_reproduce_the_joint(coupling: str) -> None:
-    """z_1 from its marginal, the rest from the conditional: the same law as joint draws."""
-    p = mixture(coupling, 3, 2, 2, tau=0.5)
+@pytest.mark.parametrize(("coupling", "family"), OF_THREE)
+def test_fact_4_draws_under_a_random_mask_reproduce_the_joint(coupling: str, family: str) -> None:
+    """Joint draws, a mask that does not depend on them, the hidden drawn again given the rest: the same law as before."""
+    p = mixture(coupling, 3, 2, 2, family, tau=0.5)
     torch.manual_seed(0)
-    n = 20_000
+    n = 10_000
     joint = p.rsample((n,))
-    z = joint.clone()
-    z[:, 1:] = torch.nan
-    again = p.conditional(z, torch.tensor([True, False, False]).expand(n, 3))
+    observed = torch.rand(n, 3) < 0.5
+    again = p.conditional(torch.where(observed[..., None], joint, torch.nan), observed)
+    assert torch.equal(again[observed], joint[observed])
     other = p.rsample((n,))
     for a, b in itertools.combinations(range(6), 2):
         x, y = again.flatten(1), other.flatten(1)
@@ -189,10 +193,10 @@ def test_nothing_observed_and_everything_observed() -> None:
     assert p.log_prob(p.rsample((4, 2))).shape == (4, 2)
 
 
-def expected_loss(parameters: list[torch.Tensor], given: float) -> torch.Tensor:
+def expected_loss(family: str, parameters: list[torch.Tensor], given: float) -> torch.Tensor:
     """E f(z_2) under p(z_2 | z_1 = given) by quadrature."""
     axis, step = grid()
-    p = from_parameters(parameters)
+    p = from_parameters(family, parameters)
     points = torch.stack([torch.full_like(axis, given), axis], 1)[..., None]
     first = torch.tensor([[True, False]])
     log_density = p.log_prob(points) - p.log_prob(points[:1], first)
@@ -203,13 +207,14 @@ def loss(z: torch.Tensor) -> torch.Tensor:
     return torch.sin(z[..., 1, 0] + 0.5) + 0.3 * z[..., 1, 0] ** 2
 
 
-def from_parameters(parameters: list[torch.Tensor]) -> CopulaMixture:
+def from_parameters(family: str, parameters: list[torch.Tensor]) -> CopulaMixture:
     logits, locs, scales, tau = parameters
-    return CopulaMixture(logits, torch.arange(3)[:, None].expand(3, 2), locs, scales, make_copula("gaussian", 2, tau=tau))
+    return CopulaMixture(logits, torch.arange(3)[:, None].expand(3, 2), locs, scales, make_copula(family, 2, tau=tau))
 
 
-@pytest.mark.parametrize("estimator", ["conditional", "completions"])
-def test_draws_carry_the_gradient_of_the_expected_loss(estimator: str) -> None:
+@pytest.mark.parametrize("family", ["gaussian", "student_t", "clayton", "frank", "survival_joe"])
+@pytest.mark.parametrize("estimator", ["conditional", "completions", "choose"])
+def test_draws_carry_the_gradient_of_the_expected_loss(estimator: str, family: str) -> None:
     """Mean gradient of weights, locs, scales and tau against finite differences of the expectation."""
     random = torch.Generator().manual_seed(1)
     parameters = [
@@ -225,9 +230,14 @@ def test_draws_carry_the_gradient_of_the_expected_loss(estimator: str) -> None:
     leaves = [parameter.clone().requires_grad_() for parameter in parameters]
     gradients = []
     for _ in range(rounds):
-        p = from_parameters(leaves)
+        p = from_parameters(family, leaves)
         if estimator == "conditional":
             value = loss(p.conditional(z, observed)).mean()
+        elif estimator == "choose":
+            drawn_z, log_r = p.choose(z, observed)
+            losses = loss(drawn_z)
+            advantage = (losses - losses.mean()).detach()
+            value = losses.mean() + ((log_r - log_r.detach()) * advantage).mean()
         else:
             completed, log_weights = p.completions(z, observed)
             value = (log_weights.exp() * loss(completed)).sum(0).mean()
@@ -240,7 +250,7 @@ def test_draws_carry_the_gradient_of_the_expected_loss(estimator: str) -> None:
             for sign in (1, -1):
                 moved = [q.clone() for q in parameters]
                 moved[i].view(-1)[j] += sign * step
-                both.append(expected_loss(moved, given))
+                both.append(expected_loss(family, moved, given))
             exact.append((both[0] - both[1]) / (2 * step))
     error = drawn.std(0) / math.sqrt(rounds)
     # 14 coordinates, t with 39 degrees of freedom: a bound of 5 errors fails by chance once in 5,000 runs; the seed is fixed.

@@ -5,6 +5,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from cm2pyro.distributions.special import log_ndtri
+
 _FAR = 60.0  # |s| beyond which no draw goes
 _STEPS = 100
 _LOG_SQRT_2PI = 0.9189385332046727
@@ -43,7 +45,8 @@ def invert(law: Law, noise: Tensor, start: Tensor) -> tuple[Tensor, Tensor, Tens
             proposal = torch.where(good, proposal, 0.5 * (low + high))
             proposal = torch.where(excess == 0, x, proposal)
             left = torch.where(good, excess.abs(), torch.full_like(left, torch.inf))
-            open_ = (proposal - x).abs() > 1e-9
+            short = ((proposal - x).abs() <= 1e-9) & (excess.abs() <= 1e-5)
+            open_ = ~short & (high - low > 1e-12)
             if rows is None:
                 s = proposal
             else:
@@ -62,7 +65,7 @@ def invert(law: Law, noise: Tensor, start: Tensor) -> tuple[Tensor, Tensor, Tens
 
 def _score(lower: Tensor, upper: Tensor) -> Tensor:
     """Phi^-1(F) from log F and log(1 − F), whichever is precise."""
-    smaller = torch.special.ndtri(torch.minimum(lower, upper).clamp_min(-700.0).exp())
+    smaller = log_ndtri(torch.minimum(lower, upper))
     return torch.where(lower < upper, smaller, -smaller)
 
 
