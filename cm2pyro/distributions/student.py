@@ -135,15 +135,11 @@ def _solve(s: Tensor, df: Tensor) -> tuple[Tensor, Tensor]:
     return q, slope / hazard
 
 
-@lru_cache(maxsize=16)
-def _cells_of_one(df: float, count: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    return _cells(torch.tensor(df, dtype=torch.float64, device=device), count)
-
-
-def _cells(df: Tensor, count: int) -> tuple[Tensor, Tensor]:
+@lru_cache(maxsize=16)  # one step of a fit asks for the same table several times
+def _cells_of(df: tuple[float, ...], count: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """Polynomials between knots 0, h … count h: (J, count, 8) for q and (J, count, 6) for dq/dν, in (s − knot)/h."""
-    s = torch.arange(count + 1, dtype=torch.float64, device=df.device) * _H
-    v = df.reshape(-1, 1)
+    v = torch.tensor(df, dtype=torch.float64, device=device)[:, None]
+    s = torch.arange(count + 1, dtype=torch.float64, device=device) * _H
     q, r = _solve(*torch.broadcast_tensors(s, v))
     t = torch.tanh(q)
     # φ(s) ds = c cosh^−ν(q) dq gives q' and, differentiated along s, the rest; the same in ν gives those of r = dq/dν.
@@ -179,7 +175,7 @@ class _ScoresToQ(Function):
         most = float(a.detach().max()) if a.numel() else 0.0
         # A whole number of units, so that tables can be used again.
         count = round(min(max(math.ceil(most), 4), _LAST) / _H)
-        cells = _cells_of_one(float(v), count, s.device) if df.numel() == 1 else _cells(v, count)
+        cells = _cells_of(tuple(v.reshape(-1).tolist()), count, s.device)
         a = (a / _H).expand(shape)
         # Beyond the last knot the cell's own polynomial would explode; a parabola goes on smoothly.
         last = cells[0].shape[1]

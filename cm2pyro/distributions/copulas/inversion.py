@@ -39,14 +39,14 @@ def invert(law: Law, noise: Tensor, start: Tensor) -> tuple[Tensor, Tensor, Tens
             score = _score(lower, upper)
             excess = score - wanted
             low, high = torch.where(excess < 0, x, low), torch.where(excess > 0, x, high)
-            proposal = x - excess / (log_density + 0.5 * score.square() + _LOG_SQRT_2PI).exp()
-            # False also for NaN.
-            good = (proposal > low) & (proposal < high) & (excess.abs() <= 0.5 * left)
-            proposal = torch.where(good, proposal, 0.5 * (low + high))
-            proposal = torch.where(excess == 0, x, proposal)
+            newton = x - excess / (log_density + 0.5 * score.square() + _LOG_SQRT_2PI).exp()
+            # False also for NaN. Close to the root rounding keeps a step from halving what is left.
+            good = (newton >= low) & (newton <= high) & ((excess.abs() <= 0.5 * left) | (excess.abs() <= 1e-7))
+            proposal = torch.where(good, newton, 0.5 * (low + high))
             left = torch.where(good, excess.abs(), torch.full_like(left, torch.inf))
-            short = ((proposal - x).abs() <= 1e-9) & (excess.abs() <= 1e-5)
-            open_ = ~short & (high - low > 1e-12)
+            done = good & ((newton - x).abs() <= 1e-9) & (excess.abs() <= 1e-5) | (excess.abs() <= 1e-13)
+            proposal = torch.where(excess.abs() <= 1e-13, x, proposal)
+            open_ = ~done & (high - low > 1e-12)
             if rows is None:
                 s = proposal
             else:

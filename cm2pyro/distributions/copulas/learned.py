@@ -12,6 +12,7 @@ from cm2pyro.distributions.copulas import FAMILIES
 from cm2pyro.distributions.copulas.base import Copula
 from cm2pyro.distributions.copulas.families import FamilyMixture
 from cm2pyro.errors import ConfigError
+from cm2pyro.registry import nearest
 
 MIXTURE = "mixture"
 
@@ -44,7 +45,8 @@ class LearnedCopula:
             if self.families:
                 raise ConfigError(f"prior.copula.families: belongs to family mixture, this one is {self.family}; remove it")
             if self.family not in FAMILIES.names():
-                FAMILIES.get(self.family, "prior.copula.family")
+                hint = nearest(self.family, [*FAMILIES.names(), MIXTURE])
+                raise ConfigError(f"prior.copula.family: unknown copula family '{self.family}'; {hint}")
         if self.modalities > 1:
             self.priors()
 
