@@ -69,7 +69,7 @@ def maximise(
     with torch.no_grad():
         likelihood = float(terms()[0]) if free else float(share * structure.build(fixed, apart).log_prob(z, observed).sum())
         found = at(free)
-    return {name: found[name].to(value.dtype) for name, value in values.items()}, likelihood
+    return {name: found[name].detach().to(value.dtype) for name, value in values.items()}, likelihood
 
 
 def _inside(value: Tensor, support: constraints.Constraint | None) -> Tensor:

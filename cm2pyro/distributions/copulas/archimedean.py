@@ -116,7 +116,7 @@ class ArchimedeanCopula(Copula):
     def log_cdf(self, s: Tensor) -> Tensor:
         """log C(Φ(s)): s (..., M) -> (...,). Differentiable to any order.
 
-        Of a reflected family by inclusion and exclusion, which has absolute precision only: 1e-15 of C in float64.
+        Of a reflected family by inclusion and exclusion, which has absolute precision only: C below the dtype's rounding error (2e-16 in float64) is given as that.
         """
         theta, M = self._strength.to(s.dtype), self.modalities
         signs = self._signs(self._coordinates)
@@ -142,7 +142,8 @@ class ArchimedeanCopula(Copula):
         for size in range(len(flipped) + 1):
             for some in combinations(flipped, size):
                 total = total + (-1) ** size * log_c([x[m] for m in fixed] + [-x[m] for m in some]).exp()
-        return total.clamp_min(torch.finfo(s.dtype).tiny).log()
+        # Below its rounding error the sum says nothing: neither a value nor a derivative.
+        return total.clamp_min(torch.finfo(s.dtype).eps).log()
 
     def tau(self) -> Tensor:
         """Kendall's tau of every pair, batch shape."""

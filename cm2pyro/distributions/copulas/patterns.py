@@ -45,7 +45,7 @@ class Groups:
         if coordinates is not None and len(coordinates) < x.shape[-1]:
             x = x[..., list(coordinates)]
         x = x.expand(*self.lead, x.shape[-1])
-        x = x.reshape(math.prod(self.rows_shape), *self.kept, x.shape[-1])
+        x = x.reshape((math.prod(self.rows_shape), *self.kept, x.shape[-1]))
         rows = self.rows[p]
         return x if rows is None else x.index_select(0, rows)
 
@@ -62,4 +62,4 @@ class Groups:
         if len(parts) > 1:
             order = torch.cat([rows for rows in self.rows if rows is not None])
             x = x.index_select(0, torch.argsort(order))
-        return x.reshape(*self.lead, *x.shape[1 + len(self.kept) :])
+        return x.reshape((*self.lead, *x.shape[1 + len(self.kept) :]))
