@@ -1,7 +1,7 @@
 """The user-facing object: it knows files and frames, the rest of the package knows tensors."""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Self, TypeAlias
 
@@ -23,8 +23,9 @@ from cm2pyro.encoders import Modules, check_encoders
 from cm2pyro.errors import CheckpointError, ConfigError, DataError
 from cm2pyro.inference import checkpoint, run
 from cm2pyro.inference.device import pick_device
+from cm2pyro.inference.family_posterior import FamilyPosterior, family_posterior
 from cm2pyro.inference.fit import Report, Trainer
-from cm2pyro.inference.monitor import pairwise_tau
+from cm2pyro.inference.monitor import latents, pairwise_tau
 from cm2pyro.inference.predict import Prediction, predict
 from cm2pyro.inference.program import Program
 from cm2pyro.models import check_model
@@ -292,6 +293,24 @@ class CM2:
     def mixture(self) -> CopulaMixture:
         """The learned copula mixture over the latents."""
         return self.program.mixture()
+
+    def family_posterior(
+        self, data: Source, families: Sequence[str], prior: dict[str, float] | None = None, split: str | None = "train"
+    ) -> FamilyPosterior:
+        """Which copula family the latents of this fit come from: every family fitted to the same latents, see `family_posterior`.
+
+        Args:
+            data: a manifest. families: two or more names. prior: family -> weight, equal if not given.
+            split: only these rows; None for every row.
+        """
+        manifest = self._rows(read_manifest(data), split)
+        dataset = self.preparation.transform(manifest, labels=False)
+        self._say_notes()
+        z = latents(self.program, dataset, seed=self.config.fit.seed)
+        fit = self.config.fit
+        return family_posterior(
+            self.program.structure, z, dataset.observed.to(z.device), families, prior, self.config.priors, fit.restarts, fit.seed
+        )
 
     # --- files --------------------------------------------------------------------------------------------------
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from cm2pyro.distributions.copulas.base import MAX_TAU, Copula, Shape, refuse_range
+from cm2pyro.distributions.copulas.inversion import Law
 from cm2pyro.distributions.special import log_ndtr
 from cm2pyro.errors import ConfigError
 
@@ -99,7 +100,7 @@ class ArchimedeanCopula(Copula):
 
     def _log_conditional(self, given: tuple[int, ...], s: Tensor, m: int, value: Tensor) -> tuple[Tensor, Tensor]:
         theta = self._strength.double()
-        coordinates = tuple(self._coordinates[i] for i in (*given, m))
+        coordinates = self._places((*given, m))
         x = self._upright([*s.double().unbind(-1), value.double()], coordinates)
         y = [self._log_inverse(coordinate, theta) for coordinate in x]
         before = y[0]
@@ -113,10 +114,38 @@ class ArchimedeanCopula(Copula):
         turned = sign < 0
         return torch.where(turned, upper, lower), torch.where(turned, lower, upper)
 
+    def _law(self, given: tuple[int, ...], s: Tensor, m: int) -> Law:
+        theta, k = self._strength.double(), len(given)
+        before = torch.logsumexp(torch.stack([self._log_inverse(x, theta) for x in self._upright(s.unbind(-1), self._places(given))]), 0)
+        sign = self._signs(self._places((m,)))[0]
+
+        def law(rows: Tensor | None, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+            def pick(x: Tensor) -> Tensor:
+                return x if rows is None or not x.dim() else x[rows]
+
+            with torch.enable_grad():
+                # The derivative of log F is the density over F: cheaper here than the density itself.
+                x = (value.detach() if sign is None else value.detach() * pick(sign.double())).requires_grad_()
+                lower = self._log_ratio(k, pick(before), self._log_inverse(x, pick(theta)), pick(theta)).clamp_max(-1e-300)
+                slope = torch.autograd.grad(lower.sum(), x)[0]
+            lower = lower.detach()
+            upper, log_density = (-torch.expm1(lower)).log(), lower + slope.log()
+            if sign is None:
+                return lower, upper, log_density
+            turned = pick(sign) < 0
+            return torch.where(turned, upper, lower), torch.where(turned, lower, upper), log_density
+
+        return law
+
+    def _places(self, coordinates: Sequence[int]) -> tuple[int, ...]:
+        """Coordinates of this margin as those of the whole copula, where reflections are known."""
+        return tuple(self._coordinates[i] for i in coordinates)
+
     def log_cdf(self, s: Tensor) -> Tensor:
         """log C(Φ(s)): s (..., M) -> (...,). Differentiable to any order.
 
-        Of a reflected family by inclusion and exclusion, which has absolute precision only: C below the dtype's rounding error (2e-16 in float64) is given as that.
+        Of a reflected family by inclusion and exclusion, which has absolute precision only: C below the dtype's rounding error
+        (2e-16 in float64) is given as that.
         """
         theta, M = self._strength.to(s.dtype), self.modalities
         signs = self._signs(self._coordinates)

@@ -9,7 +9,7 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor
 from torch.distributions import constraints
 
-from cm2pyro.distributions.copulas.inversion import attach, invert
+from cm2pyro.distributions.copulas.inversion import Law, attach, invert
 from cm2pyro.distributions.copulas.patterns import Groups
 from cm2pyro.errors import ConfigError
 
@@ -214,23 +214,30 @@ class Copula(TorchDistribution):
 
     def _next(self, given: tuple[int, ...], s: Tensor, m: int, noise: Tensor) -> Tensor:
         """Solve F(s_m | s_given) = Phi(noise): s (..., k) and noise (...,) float64 -> (...,)."""
-        flat, flat_noise = s.detach().reshape(-1, s.shape[-1]), noise.detach().reshape(-1)
         every = self
         if self.batch_shape:
             every = self.select(torch.arange(self.batch_shape[-1], device=s.device).expand(noise.shape).reshape(-1))
+        with torch.no_grad():
+            law = every._law(given, s.detach().reshape(-1, s.shape[-1]), m)
+            start = self._guess(given, s, m, noise).expand(noise.shape).reshape(-1)
+            root, found = (x.reshape(noise.shape) for x in invert(law, noise.detach().reshape(-1), start))
+        return attach(root, found, lambda value: (*self._log_conditional(given, s, m, value), self._log_next(given, s, m, value)))
+
+    def _log_next(self, given: tuple[int, ...], s: Tensor, m: int, value: Tensor) -> Tensor:
+        """log density of s_m given s_given, with respect to s_m."""
+        log_c = self.margin((*given, m))._log_density([*s.unbind(-1), value])
+        if len(given) > 1:
+            log_c = log_c - self.margin(given)._log_density(s.unbind(-1))
+        return log_c - 0.5 * (value.square() + math.log(2 * math.pi))
+
+    def _law(self, given: tuple[int, ...], s: Tensor, m: int) -> Law:
+        """What the search for a draw evaluates again and again: s (N, k), the copula's batch shape () or (N,)."""
 
         def law(rows: Tensor | None, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-            copula = every if rows is None else every.select(rows)
-            known = flat if rows is None else flat[rows]
-            log_c = copula.margin((*given, m))._log_density([*known.unbind(-1), value])
-            if len(given) > 1:
-                log_c = log_c - copula.margin(given)._log_density(known.unbind(-1))
-            sides = copula._log_conditional(given, known, m, value)
-            return *sides, log_c - 0.5 * (value.square() + math.log(2 * math.pi))
+            copula, known = (self, s) if rows is None else (self.select(rows), s[rows])
+            return *copula._log_conditional(given, known, m, value), copula._log_next(given, known, m, value)
 
-        start = self._guess(given, s, m, noise).expand(noise.shape).reshape(-1)
-        root, density, found = (x.reshape(noise.shape) for x in invert(law, flat_noise, start))
-        return attach(root, density, found, lambda value: self._log_conditional(given, s, m, value))
+        return law
 
     def _guess(self, given: tuple[int, ...], s: Tensor, m: int, noise: Tensor) -> Tensor:
         """Where the search for a draw begins: the draw of a Gaussian copula with the same Kendall's tau."""

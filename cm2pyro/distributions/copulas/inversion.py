@@ -12,12 +12,11 @@ _STEPS = 100
 _LOG_SQRT_2PI = 0.9189385332046727
 
 
-Sides = Callable[[Tensor], tuple[Tensor, Tensor]]
 # Some of the rows (None: all), and their values s -> log F(s), log(1 − F(s)) and log f(s).
 Law = Callable[[Tensor | None, Tensor], tuple[Tensor, Tensor, Tensor]]
 
 
-def invert(law: Law, noise: Tensor, start: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def invert(law: Law, noise: Tensor, start: Tensor) -> tuple[Tensor, Tensor]:
     """Solve F(s) = Phi(noise) by bracketed Newton steps, without gradients.
 
     The steps are taken on Phi^-1(F(s)) = noise, which is nearly a straight line in s; a step that does not halve what is
@@ -27,7 +26,7 @@ def invert(law: Law, noise: Tensor, start: Tensor) -> tuple[Tensor, Tensor, Tens
         law: see `Law`. noise, start: (N,). All float64.
 
     Returns:
-        the root, the density there, and whether the equation holds there, each (N,).
+        the root, and whether the equation holds there, each (N,).
     """
     with torch.no_grad():
         s = start.clamp(-0.9 * _FAR, 0.9 * _FAR).clone()
@@ -59,8 +58,8 @@ def invert(law: Law, noise: Tensor, start: Tensor) -> tuple[Tensor, Tensor, Tens
                 x, wanted, low, high, left = proposal[still], wanted[still], low[still], high[still], left[still]
             else:
                 x = proposal
-        lower, upper, log_density = law(None, s)
-        return s, log_density.exp(), (_score(lower, upper) - noise).abs() < 1e-5
+        lower, upper, _ = law(None, s)
+        return s, (_score(lower, upper) - noise).abs() < 1e-5
 
 
 def _score(lower: Tensor, upper: Tensor) -> Tensor:
@@ -69,20 +68,23 @@ def _score(lower: Tensor, upper: Tensor) -> Tensor:
     return torch.where(lower < upper, smaller, -smaller)
 
 
-def attach(root: Tensor, density: Tensor, found: Tensor, log_sides: Sides) -> Tensor:
+def attach(root: Tensor, found: Tensor, law: Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]) -> Tensor:
     """Give a root its implicit derivative: one Newton step with root, draw and density held constant.
 
     Where nothing asks for a gradient the root comes back as it is; where the search ended at its bound it carries none.
+
+    Args:
+        root, found: (...,). law: s -> log F(s), log(1 − F(s)) and log f(s), at all rows.
     """
     if not torch.is_grad_enabled():
         return root
-    lower, upper = log_sides(root)
+    lower, upper, log_density = law(root)
     if not lower.requires_grad:
         return root
     # The side that is precise; the other's factor is zero.
     below = lower.detach() < upper.detach()
     change = torch.where(below, lower.detach().exp() * lower, -upper.detach().exp() * upper)
-    safe = torch.where(found, density, torch.ones_like(density))
+    safe = torch.where(found, log_density.detach().exp(), torch.ones_like(root))
     return torch.where(found, root - (change - change.detach()) / safe, root)
 
 
