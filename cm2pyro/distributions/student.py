@@ -208,7 +208,7 @@ class _ScoresToQ(Function):
 
 def _evaluate(cells: Tensor, i: Tensor, x: Tensor) -> Tensor:
     """Polynomials (J, cells, n), numbered in that order by i (...,), at x (...,)."""
-    chosen = cells.flatten(0, 1).index_select(0, i.reshape(-1)).reshape(*i.shape, -1)
+    chosen = cells.flatten(0, 1).index_select(0, i.reshape(-1)).reshape(*i.shape, cells.shape[-1])
     value = chosen[..., -1]
     for k in range(cells.shape[-1] - 2, -1, -1):
         value = torch.addcmul(chosen[..., k], value, x)

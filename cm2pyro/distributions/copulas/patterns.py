@@ -24,7 +24,7 @@ class Groups:
     def __init__(self, observed: Tensor, lead: torch.Size, batch_dims: int) -> None:
         M = observed.shape[-1]
         observed = observed.reshape(*[1] * (len(lead) + 1 - observed.dim()), *observed.shape)
-        varying = [i for i, size in enumerate(observed.shape[:-1]) if size > 1]
+        varying = [i for i, size in enumerate(observed.shape[:-1]) if size != 1]
         split = varying[-1] + 1 if varying else 0
         by_element = split > len(lead) - batch_dims
         self.lead, self.split = lead, len(lead) if by_element else split
