@@ -17,7 +17,7 @@ _TINY = 1e-30
 
 def log_ndtr(s: Tensor) -> Tensor:
     """log Φ(s), to relative precision for s < 0 and to absolute precision above; differentiable to any order."""
-    return _LogNdtr.apply(s)
+    return _LogNdtr.apply(s) if torch.is_grad_enabled() and s.requires_grad else _log_ndtr(s)
 
 
 def log_ndtri(log_p: Tensor) -> Tensor:
@@ -58,7 +58,19 @@ def log_neg_log(log_p: Tensor, log_q: Tensor) -> Tensor:
 
 def in_order(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     """The smaller and the larger of each pair. Unlike with `minimum`, a tie counts as a <= b, and the derivative is cheap."""
-    return _InOrder.apply(a, b)
+    if torch.is_grad_enabled() and (a.requires_grad or b.requires_grad):
+        return _InOrder.apply(a, b)
+    return torch.minimum(a, b), torch.maximum(a, b)
+
+
+def one_minus_exp(x: Tensor) -> Tensor:
+    """1 − e^x for x <= 0, to absolute precision: in float64 that is 1e-16, and `expm1` would take five times as long."""
+    return 1 - x.exp() if x.dtype == torch.float64 else -torch.expm1(x)
+
+
+def log_plus_one(x: Tensor) -> Tensor:
+    """log(1 + x) for x >= 0, to absolute precision; see `one_minus_exp`."""
+    return (1 + x).log() if x.dtype == torch.float64 else torch.log1p(x)
 
 
 def half_square(s: Tensor) -> Tensor:
@@ -94,13 +106,18 @@ def _negative(s: Tensor) -> Tensor:
     return torch.sign(s).neg_().clamp_(0, 1)
 
 
+def _log_ndtr(s: Tensor) -> Tensor:
+    out = torch.erfc(s * -math.sqrt(0.5)).mul_(0.5).log_()
+    if s.numel() and float(s.min()) < -_far(s.dtype):
+        far = s < -_far(s.dtype)
+        out[far] = _log_tail(s[far].abs())
+    return out
+
+
 class _LogNdtr(Function):
     @staticmethod
     def forward(ctx: Any, s: Tensor) -> Tensor:
-        out = torch.erfc(s * -math.sqrt(0.5)).mul_(0.5).clamp_min_(torch.finfo(s.dtype).tiny).log_()
-        if s.numel() and float(s.min()) < -_far(s.dtype):
-            far = s < -_far(s.dtype)
-            out[far] = _log_tail(s[far].abs())
+        out = _log_ndtr(s)
         ctx.save_for_backward(s, out)
         return out
 

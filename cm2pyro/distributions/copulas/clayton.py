@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from cm2pyro.distributions.copulas.archimedean import ArchimedeanCopula
-from cm2pyro.distributions.special import in_order, log1mexp_exp, log_ndtr, log_neg_log_ndtr, softplus
+from cm2pyro.distributions.special import in_order, log1mexp_exp, log_ndtr, log_neg_log_ndtr, log_plus_one, one_minus_exp, softplus
 
 
 class ClaytonCopula(ArchimedeanCopula):
@@ -27,14 +27,14 @@ class ClaytonCopula(ArchimedeanCopula):
         a = [log_ndtr(x) for x in s]
         least, most = in_order(a[0], a[1])
         excess = least - most  # Σ (a* − a_m)
-        rest = (theta * excess).exp() * torch.expm1(theta * most)  # negative
+        rest = (theta * excess).exp() * one_minus_exp(theta * most)
         for i, x in enumerate(a[2:], start=2):
             new, most = in_order(least, x)
             fall = new - least
-            rest = rest * (theta * fall).exp() + (theta * (new - most)).exp() * torch.expm1(theta * most)
+            rest = rest * (theta * fall).exp() + (theta * (new - most)).exp() * one_minus_exp(theta * most)
             excess, least = excess + i * fall + (new - x), new
         constant = torch.stack([torch.log1p(k * theta) for k in range(1, n)]).sum(0)
-        return constant + (1 + theta) * excess - (n - 1) * least - (n + 1 / theta) * torch.log1p(-rest)
+        return constant + (1 + theta) * excess - (n - 1) * least - (n + 1 / theta) * log_plus_one(rest)
 
     @staticmethod
     def _log_inverse(s: Tensor, theta: Tensor) -> Tensor:

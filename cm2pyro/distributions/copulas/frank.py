@@ -15,7 +15,7 @@ from torch.distributions.transforms import AffineTransform
 from cm2pyro.distributions.copulas.archimedean import ArchimedeanCopula, homogeneous, mean_of_pairs, stirling2
 from cm2pyro.distributions.copulas.base import MAX_TAU
 from cm2pyro.distributions.copulas.inversion import increasing_inverse
-from cm2pyro.distributions.special import in_order, log1mexp_exp, log_ndtr, log_neg_log, softplus
+from cm2pyro.distributions.special import in_order, log1mexp_exp, log_ndtr, log_neg_log, one_minus_exp, softplus
 from cm2pyro.errors import ConfigError
 
 _NODES, _WEIGHTS = (torch.from_numpy(x) for x in np.polynomial.legendre.leggauss(64))
@@ -57,18 +57,18 @@ class FrankCopula(ArchimedeanCopula):
         u = [_ndtr(x) for x in (*in_order(s[0], s[1]), *s[2:])]
         least, excess = u[0], theta * (u[1] - u[0])  # excess: θ Σ (u_m − a)
         minus = -theta
-        H = torch.expm1(minus * least) / -p
-        W = 1 - H * (-excess).exp() * torch.expm1(minus * (1 - u[1]))
+        H = one_minus_exp(minus * least) / p
+        W = 1 + H * (-excess).exp() * one_minus_exp(minus * (1 - u[1]))
         for i, x in enumerate(u[2:], start=2):
-            H = H * torch.expm1(minus * u[i - 1]) / -p
+            H = H * one_minus_exp(minus * u[i - 1]) / p
             new, _ = in_order(least, x)
             gap, fall = theta * (x - new), theta * (least - new)
-            W = W * (-fall).exp() - H * (-gap).exp() * torch.expm1(minus * (1 - x))
+            W = W * (-fall).exp() + H * (-gap).exp() * one_minus_exp(minus * (1 - x))
             excess, least = excess + gap + i * fall, new
         value = (n - 1) * (theta / p).log() - excess - n * W.log()
         if n == 2:
             return value
-        H = H * torch.expm1(minus * u[-1]) / -p
+        H = H * one_minus_exp(minus * u[-1]) / p
         return value + _polynomial(n, p * H, (minus * least).exp() * W).log()
 
     @staticmethod

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from cm2pyro.distributions.copulas.archimedean import ArchimedeanCopula
-from cm2pyro.distributions.special import in_order, log_neg_log_ndtr, softplus
+from cm2pyro.distributions.special import in_order, log_neg_log_ndtr, log_plus_one, softplus
 
 
 class GumbelCopula(ArchimedeanCopula):
@@ -32,7 +32,7 @@ class GumbelCopula(ArchimedeanCopula):
         (b, l0), (b1, l1) = pairs[:2]
         b, (others, most) = b + b1, in_order(l0, l1)  # Σ b, Σ l − l*, l*
         excess = others - most  # Σ (l_m − l*)
-        d = torch.log1p((theta * excess).exp())
+        d = log_plus_one((theta * excess).exp())
         for i, (b_m, x) in enumerate(pairs[2:], start=2):
             least, new = in_order(most, x)
             d = torch.logaddexp(d + theta * (most - new), theta * (x - new))

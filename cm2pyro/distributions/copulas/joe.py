@@ -9,7 +9,7 @@ from torch.distributions import constraints
 
 from cm2pyro.distributions.copulas.archimedean import ArchimedeanCopula, homogeneous, stirling2
 from cm2pyro.distributions.copulas.inversion import increasing_inverse
-from cm2pyro.distributions.special import in_order, log1mexp_exp, log_ndtr, log_neg_log, log_neg_log_ndtr, softplus
+from cm2pyro.distributions.special import in_order, log1mexp_exp, log_ndtr, log_neg_log, log_neg_log_ndtr, one_minus_exp, softplus
 
 # (−1)^(n+1) (ζ(n + 1) − 1), n = 1 … 60: the Taylor series of [digamma(2 + h) − digamma(2)] / h, which converges for |h| < 2.
 _ZETA = torch.from_numpy(scipy.special.zetac(range(2, 62))) * torch.tensor([1.0, -1.0], dtype=torch.float64).repeat(30)
@@ -36,13 +36,13 @@ class JoeCopula(ArchimedeanCopula):
         A = [theta * log_ndtr(-x) for x in s]
         least, most = in_order(A[0], A[1])
         excess = least - most  # Σ (A_m − A*)
-        W = 1 - torch.expm1(most) * excess.exp()
-        h = torch.expm1(least) * torch.expm1(most)
+        rest = one_minus_exp(most)
+        W, h = 1 + rest * excess.exp(), rest * one_minus_exp(least)
         for i, x in enumerate(A[2:], start=2):
             _, new = in_order(most, x)
             before, now = most - new, x - new
             W, excess = W * before.exp() + h * now.exp(), excess + i * before + now
-            most, h = new, h * -torch.expm1(x)
+            most, h = new, h * one_minus_exp(x)
         alpha = 1 / theta
         rest = most.exp() * W if n > 2 else 1 - h
         bulk = (1 - alpha) * excess - alpha * (n - 1) * most - (n - alpha) * W.log()

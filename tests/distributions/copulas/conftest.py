@@ -21,7 +21,7 @@ def every_family(name: str, *sizes: int) -> Any:
     """A fixture over every family with that many coordinates; rotations tie exactly two."""
     pairs = [(family, M) for family in FAMILIES.names() for M in sizes if M == 2 or not family.endswith(("_90", "_270"))]
 
-    @pytest.fixture(name=name, params=pairs, ids=[f"{family}-{M}" for family, M in pairs])
+    @pytest.fixture(name=name, scope="session", params=pairs, ids=[f"{family}-{M}" for family, M in pairs])
     def made(request: pytest.FixtureRequest) -> Callable[..., Copula]:
         return partial(signed, *request.param)
 
@@ -35,7 +35,7 @@ small_of = every_family("small_of", 2, 3)
 copula_of = every_family("copula_of", 2, 3, 5)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def copula() -> Callable[..., Copula]:
     """(family, coordinates, tau, dtype, df) -> copula."""
     return signed

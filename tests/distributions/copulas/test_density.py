@@ -75,7 +75,9 @@ def test_three_coordinates_by_importance_sampling(triple_of: Callable[..., Copul
     tril = torch.linalg.cholesky(torch.full((3, 3), rho, dtype=DOUBLE) + (1 - rho) * torch.eye(3, dtype=DOUBLE))
     chi2 = torch.randn(n, round(df), generator=generator, dtype=DOUBLE).square().sum(-1, keepdim=True)
     z = torch.randn(n, 3, generator=generator, dtype=DOUBLE) * (df / chi2).sqrt()
-    log_q = math.lgamma((df + 3) / 2) - math.lgamma(df / 2) - 1.5 * math.log(df * math.pi) - (df + 3) / 2 * torch.log1p(z.square().sum(-1) / df)
+    log_q = (
+        math.lgamma((df + 3) / 2) - math.lgamma(df / 2) - 1.5 * math.log(df * math.pi) - (df + 3) / 2 * torch.log1p(z.square().sum(-1) / df)
+    )
     s = z @ tril.mT
     weights = (c.log_prob(s) + log_normal(s).sum(-1) - log_q + tril.diagonal().log().sum()).exp()
     error = float(weights.std()) / math.sqrt(n)

@@ -69,7 +69,9 @@ def test_pairs(pair_of: Callable[..., Copula], tau: float) -> None:
         np.testing.assert_allclose(c.log_cdf(s).exp().numpy()[fair], exact.cdf(u)[fair], rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.parametrize(("family", "tau", "df"), [("gaussian", -0.9, None), ("frank", -0.7, None), ("student_t", -0.7, 2.5), ("student_t", 0.7, 50.0)])
+@pytest.mark.parametrize(
+    ("family", "tau", "df"), [("gaussian", -0.9, None), ("frank", -0.7, None), ("student_t", -0.7, 2.5), ("student_t", 0.7, 50.0)]
+)
 def test_other_parameters(family: str, tau: float, df: float | None) -> None:
     c = make_copula(family, 2, tau=tau, df=df, dtype=DOUBLE)
     check(c, oracle(c, df))
