@@ -102,11 +102,17 @@ class Trainer:
                 self._save(best_now)
             if report is not None:
                 report(record, found)
+        given = all(encoder.given for encoder in self.program.guide.encoders())
+        if given:
+            # Early stopping guards the outcome. Latents that are given do not move, and their mixture is estimated by all epochs.
+            self.best |= {name: tensor for name, tensor in self.average.items() if name.startswith("guide.globals.")}
         self.program.load_state_dict(self.best)
-        if self.config.prior.copula.update == "ifm":
+        two_steps = self.config.prior.copula.update == "ifm"
+        if two_steps:
             self.program.apart = False
             self._second_step({sites.WEIGHTS, *self.held})
             self.best = {name: tensor.detach().clone() for name, tensor in self.program.state_dict().items()}
+        if given or two_steps:
             self._save_best()
 
     def _second_step(self, names: set[str]) -> None:

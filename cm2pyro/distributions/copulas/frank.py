@@ -50,25 +50,25 @@ class FrankCopula(ArchimedeanCopula):
 
     @staticmethod
     def _log_density_of(s: Sequence[Tensor], theta: Tensor) -> Tensor:
-        # 1 − h = e^(−θ a) W with a the smallest u and W in [1, M]; H = h / p.
+        # 1 − h = e^(−θ a) W with a the smallest u and W in [1, M]; H = h / p. In v = 2u, which erfc gives.
         n = len(s)
-        p = -torch.expm1(-theta)
+        p, minus = -torch.expm1(-theta), -0.5 * theta
         # In order, so that the smallest of the first two comes first.
-        u = [_ndtr(x) for x in (*in_order(s[0], s[1]), *s[2:])]
-        least, excess = u[0], theta * (u[1] - u[0])  # excess: θ Σ (u_m − a)
-        minus = -theta
-        H = one_minus_exp(minus * least) / p
-        W = 1 + H * (-excess).exp() * one_minus_exp(minus * (1 - u[1]))
-        for i, x in enumerate(u[2:], start=2):
-            H = H * one_minus_exp(minus * u[i - 1]) / p
+        v = [torch.erfc(x * -math.sqrt(0.5)) for x in (*in_order(s[0], s[1]), *s[2:])]
+        least, excess = v[0], minus * (v[1] - v[0])  # excess: −θ Σ (u_m − a)
+        H = one_minus_exp(minus * least)
+        W = 1 + H * one_minus_exp(minus * (2 - v[1])) * (excess - p.log()).exp()
+        H = H / p if n > 2 else H
+        for i, x in enumerate(v[2:], start=2):
+            H = H * one_minus_exp(minus * v[i - 1]) / p
             new, _ = in_order(least, x)
-            gap, fall = theta * (x - new), theta * (least - new)
-            W = W * (-fall).exp() + H * (-gap).exp() * one_minus_exp(minus * (1 - x))
+            gap, fall = minus * (x - new), minus * (least - new)
+            W = W * fall.exp() + H * gap.exp() * one_minus_exp(minus * (2 - x))
             excess, least = excess + gap + i * fall, new
-        value = (n - 1) * (theta / p).log() - excess - n * W.log()
+        value = ((n - 1) * (theta / p).log() + excess) - n * W.log()
         if n == 2:
             return value
-        H = H * one_minus_exp(minus * u[-1]) / p
+        H = H * one_minus_exp(minus * v[-1]) / p
         return value + _polynomial(n, p * H, (minus * least).exp() * W).log()
 
     @staticmethod
@@ -176,10 +176,6 @@ def _log_h(y: Tensor, theta: Tensor) -> tuple[Tensor, Tensor]:
     """log h and log(1 − h) of h = p e^−t, log t = y."""
     t = y.exp()
     return log1mexp_exp(theta.log()) - t, torch.logaddexp(log1mexp_exp(y), -theta - t)
-
-
-def _ndtr(s: Tensor) -> Tensor:
-    return 0.5 * torch.erfc(s * -math.sqrt(0.5))
 
 
 def _polynomial(n: int, h: Tensor, rest: Tensor) -> Tensor:
