@@ -33,6 +33,7 @@ class ArchimedeanCopula(Copula):
 
     arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {"theta": constraints.positive}
     reflects: ClassVar[Literal["none", "all", "first", "second"]] = "none"
+    has_independence: ClassVar[bool] = True  # whether tau = 0 belongs to the family, not only to its limit
 
     def __init__(self, theta: Tensor, modalities: int, validate_args: bool | None = None) -> None:
         self._theta = theta
@@ -227,7 +228,7 @@ class ArchimedeanCopula(Copula):
     @classmethod
     def from_tau(cls, tau: Tensor, modalities: int) -> Self:
         cls._check_modalities(modalities)
-        refuse_range(cls.family, tau, *cls._tau_range(modalities), modalities)
+        refuse_range(cls.family, tau, *cls._tau_range(modalities), modalities, cls.has_independence)
         return cls(cls._from_strength_tau(tau), modalities)
 
     @classmethod

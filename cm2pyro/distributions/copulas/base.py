@@ -293,12 +293,11 @@ def _apart(x: Tensor) -> Tensor:
     return x.contiguous() if x.dim() and x.shape[-1] > 1 and x.stride(-1) != 1 else x
 
 
-def refuse_range(family: str, tau: Tensor, low: float, high: float, modalities: int) -> None:
-    """Raises ConfigError unless low < tau < high (low included where it is 0, which is independence)."""
-    inside = (tau >= low if low == 0 else tau > low) & (tau <= high if high == 0 else tau < high)
+def refuse_range(family: str, tau: Tensor, low: float, high: float, modalities: int, zero: bool) -> None:
+    """Raises ConfigError unless low < tau < high; a bound of 0, which is independence, is allowed with `zero`."""
+    inside = (tau > low) & (tau < high) | ((tau == 0) & zero)
     if not bool(inside.all()):
-        left = "<=" if low == 0 else "<"
-        right = "<=" if high == 0 else "<"
+        left, right = ("<=" if zero and bound == 0 else "<" for bound in (low, high))
         raise ConfigError(
             f"tau: the {family} copula of {modalities} coordinates needs {low:g} {left} tau {right} {high:g}, found {tau.tolist()}; "
             "choose such a value or another family"

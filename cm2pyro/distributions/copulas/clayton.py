@@ -19,6 +19,7 @@ class ClaytonCopula(ArchimedeanCopula):
     """
 
     family = "clayton"
+    has_independence = False
 
     @staticmethod
     def _log_density_of(s: Sequence[Tensor], theta: Tensor) -> Tensor:

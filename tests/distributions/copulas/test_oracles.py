@@ -10,7 +10,7 @@ from mpmath import mpf
 from scipy import stats
 from torch import Tensor
 
-from cm2pyro.distributions import Copula
+from cm2pyro.distributions import Copula, make_copula
 
 DOUBLE = torch.float64
 TAUS = [0.05, 0.2, 0.5, 0.7, 0.95]
@@ -181,6 +181,20 @@ def test_log_cdf_against_sixty_digits(copula: Callable[..., Copula], family: str
             # The series of Joe leaves out the constant, Frank's the sign.
             expected.append(mp.log(1 - first if family == "joe" else abs(first)))
         assert_near(c.log_cdf(torch.tensor(rows, dtype=DOUBLE)), expected)
+
+
+def test_kendalls_tau_against_sixty_digits() -> None:
+    """Frank's by Debye's integral and Joe's by digamma, through the switches of both (series below 0.5 and 40, a hole at 2)."""
+    mp.mp.dps = 25
+    for theta in (1e-3, 0.1, 0.499, 0.501, 3.0, 12.0, 39.0, 41.0, 400.0):
+        debye = mp.quad(lambda t: t / mp.expm1(t), [0, min(theta, 5), theta]) / theta
+        tau = make_copula("frank", 2, theta=torch.tensor(theta, dtype=DOUBLE)).tau()
+        assert float(tau) == pytest.approx(float(1 + 4 * (debye - 1) / theta), rel=1e-11, abs=1e-15)
+    for theta in (1 + 1e-6, 1.3, 1.999, 2.001, 2.5, 8.0, 60.0, 300.0):
+        expected = 1 + 2 * (mp.digamma(2) - mp.digamma(2 / mpf(theta) + 1)) / (2 - mpf(theta))
+        assert float(make_copula("joe", 2, theta=torch.tensor(theta, dtype=DOUBLE)).tau()) == pytest.approx(
+            float(expected), rel=1e-9, abs=1e-15
+        )
 
 
 FAR = [
