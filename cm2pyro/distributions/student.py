@@ -175,7 +175,8 @@ class _ScoresToQ(Function):
         most = float(a.detach().max()) if a.numel() else 0.0
         # A whole number of units, so that tables can be used again.
         count = round(min(max(math.ceil(most), 4), _LAST) / _H)
-        cells = _cells_of(tuple(v.reshape(-1).tolist()), count, s.device)
+        distinct, which = v.reshape(-1).unique(return_inverse=True)  # rows may repeat a few values many times
+        cells = _cells_of(tuple(distinct.tolist()), count, s.device)
         a = (a / _H).expand(shape)
         # Beyond the last knot the cell's own polynomial would explode; a parabola goes on smoothly.
         last = cells[0].shape[1]
@@ -184,7 +185,7 @@ class _ScoresToQ(Function):
         cell = inside.floor().clamp_max_(last - 1)
         x, i = inside - cell, cell.long()
         if df.numel() > 1:
-            i = i + last * torch.arange(df.numel(), device=s.device).reshape(df.shape)
+            i = i + last * which.reshape(df.shape)
         q = _evaluate(cells[0], i, x)
         d_s = (-0.5 * s.double().square() - _LOG_SQRT_2PI - log_normaliser(v) + v * log_cosh(q)).exp() if s.requires_grad else None
         if beyond is not None:
