@@ -159,7 +159,7 @@ class CopulaMixture(TorchDistribution):
         """The draws of `conditional`, with the derivative given the drawn component only, and that component's log responsibility.
 
         For the score-function estimator: to the derivative of f(z) add that of log r_t times (f(z) − a baseline that does
-        not depend on t). Cheaper than `conditional` by a factor of D, and for large D less noisy.
+        not depend on t). Cheaper than `conditional` by a factor of D, but noisier.
 
         Returns:
             (..., M, D) and log p(t | z_observed), (...,).

@@ -15,7 +15,7 @@ from cm2pyro.distributions.mixture import CopulaMixture
 from cm2pyro.distributions.structure import MixtureStructure
 from cm2pyro.errors import ConfigError
 from cm2pyro.inference.maximise import maximise
-from cm2pyro.inference.start import start_values
+from cm2pyro.inference.start import start_margins
 from cm2pyro.models.priors import site_priors
 
 
@@ -76,13 +76,10 @@ def family_posterior(
         raise ConfigError(f"prior: expected a weight for each of {', '.join(families)}, found {prior}; mend it")
     priors = (priors or Priors()).model_copy(update={"copula": None, "copula_df": None, "copula_weights": None})
     evidence, mixtures = {}, {}
-    shared: dict[str, Tensor] | None = None
+    margins, tau = start_margins(structure, z, observed, restarts, seed)
     for name in families:
         own = dataclasses.replace(structure, family=name, families=())
-        values = start_values(own, z, observed, restarts, seed)
-        if shared is not None:
-            values |= shared  # the start of margins and weights is the same for all
-        shared = {site: values[site] for site in (sites.WEIGHTS, sites.LOCS, sites.SCALES)}
+        values = margins | own.copula.start(tau)
         found, likelihood = maximise(own, site_priors(own, priors), values, list(values), z, observed, seed=seed)
         mixtures[name] = own.build(found)
         # Of a Cholesky factor only the part below the diagonal is free.

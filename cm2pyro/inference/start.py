@@ -17,7 +17,13 @@ _MOST_ROWS = 20_000  # enough for a start
 
 
 def start_values(structure: MixtureStructure, z: Tensor, observed: Tensor, restarts: int, seed: int) -> dict[str, Tensor]:
-    """Values of the global sites from latents.
+    """Values of all global sites from latents, see `start_margins`."""
+    values, tau = start_margins(structure, z, observed, restarts, seed)
+    return values | structure.copula.start(tau)
+
+
+def start_margins(structure: MixtureStructure, z: Tensor, observed: Tensor, restarts: int, seed: int) -> tuple[dict[str, Tensor], Tensor]:
+    """Values of the sites that no copula family changes, and the residuals' Kendall's tau.
 
     With coupling `shared` a full-covariance mixture is fitted to the latents of all modalities side by side (a
     diagonal one splits a correlated cluster in two); with `full`, one per modality, and the table of tuples is counted.
@@ -26,7 +32,7 @@ def start_values(structure: MixtureStructure, z: Tensor, observed: Tensor, resta
         z: (N, M, D) pilot latents. observed: (N, M) bool. restarts: of the EM; the best is kept.
 
     Returns:
-        weights (T,), locs and scales (M, K, D), and the copula's sites if the family has any.
+        weights (T,), locs and scales (M, K, D); and pairwise tau (D, M, M).
     """
     latents, mask = z.detach().cpu().double().numpy(), observed.cpu().numpy()
     fill = np.stack([latents[mask[:, m], m].mean(0) if mask[:, m].any() else np.zeros(structure.dim) for m in range(structure.modalities)])
@@ -47,7 +53,7 @@ def start_values(structure: MixtureStructure, z: Tensor, observed: Tensor, resta
         sites.SCALES: as_tensor(np.maximum(scales, 1.05 * structure.scale_floor)),
     }
     tau = as_tensor(_pairwise_tau(residuals))  # (D, M, M)
-    return values | structure.copula.start(tau)
+    return values, tau
 
 
 def _shared(structure: MixtureStructure, latents: Matrix, restarts: int, seed: int) -> tuple[Matrix, Matrix, Matrix, Matrix]:

@@ -108,7 +108,7 @@ def test_maximise_ends_where_the_gradient_vanishes() -> None:
     values = {name: value.double() for name, value in found.items()} | {"copula": leaf}
     objective = structure.build(values).log_prob(z.double(), observed).sum() + priors["copula"].log_prob(leaf).sum()
     slope = torch.autograd.grad(objective, leaf)[0]
-    # Within a thousandth of a standard error of tau (about 1 / sqrt(10 n)) of the maximum.
+    # Within a hundredth of a standard error of tau (about 1 / sqrt(10 n)) of the maximum.
     assert float(slope.abs().max()) < 1e-3 * math.sqrt(10 * 800) * 10
 
 

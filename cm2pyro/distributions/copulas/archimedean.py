@@ -11,7 +11,7 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor
 from torch.distributions import constraints
 
-from cm2pyro.distributions.copulas.base import MAX_TAU, Copula, Shape, refuse_range
+from cm2pyro.distributions.copulas.base import MAX_TAU, Copula, Shape
 from cm2pyro.distributions.copulas.inversion import Law
 from cm2pyro.distributions.special import log_ndtr
 from cm2pyro.errors import ConfigError
@@ -228,7 +228,9 @@ class ArchimedeanCopula(Copula):
     @classmethod
     def from_tau(cls, tau: Tensor, modalities: int) -> Self:
         cls._check_modalities(modalities)
-        refuse_range(cls.family, tau, *cls._tau_range(modalities), modalities, cls.has_independence)
+        if tau.dim() > 1:
+            raise ConfigError(f"tau: expected a number or shape (D,), found shape {tuple(tau.shape)}; pass one value per latent dimension")
+        _refuse_range(cls.family, tau, *cls._tau_range(modalities), modalities, cls.has_independence)
         return cls(cls._from_strength_tau(tau), modalities)
 
     @classmethod
@@ -290,3 +292,14 @@ def homogeneous(weights: Sequence[Tensor | float], h: Tensor, rest: Tensor) -> T
         total = total * rest + weight * power
         power = power * h
     return total
+
+
+def _refuse_range(family: str, tau: Tensor, low: float, high: float, modalities: int, zero: bool) -> None:
+    """Raises ConfigError unless low < tau < high; a bound of 0, which is independence, is allowed with `zero`."""
+    inside = (tau > low) & (tau < high) | ((tau == 0) & zero)
+    if not bool(inside.all()):
+        left, right = ("<=" if zero and bound == 0 else "<" for bound in (low, high))
+        raise ConfigError(
+            f"tau: the {family} copula of {modalities} coordinates needs {low:g} {left} tau {right} {high:g}, found {tau.tolist()}; "
+            "choose such a value or another family"
+        )

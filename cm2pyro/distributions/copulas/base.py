@@ -11,7 +11,6 @@ from torch.distributions import constraints
 
 from cm2pyro.distributions.copulas.inversion import Law, attach, invert
 from cm2pyro.distributions.copulas.patterns import Groups
-from cm2pyro.errors import ConfigError
 
 Shape = torch.Size | list[int] | tuple[int, ...]
 # Kendall's tau of a learned copula stays inside (-0.99, 0.99): at +-1 the density is singular.
@@ -291,14 +290,3 @@ class ConditionalCopula(TorchDistribution):
 def _apart(x: Tensor) -> Tensor:
     """A coordinate by itself in memory where it lay between others: what follows is then twice as fast."""
     return x.contiguous() if x.dim() and x.shape[-1] > 1 and x.stride(-1) != 1 else x
-
-
-def refuse_range(family: str, tau: Tensor, low: float, high: float, modalities: int, zero: bool) -> None:
-    """Raises ConfigError unless low < tau < high; a bound of 0, which is independence, is allowed with `zero`."""
-    inside = (tau > low) & (tau < high) | ((tau == 0) & zero)
-    if not bool(inside.all()):
-        left, right = ("<=" if zero and bound == 0 else "<" for bound in (low, high))
-        raise ConfigError(
-            f"tau: the {family} copula of {modalities} coordinates needs {low:g} {left} tau {right} {high:g}, found {tau.tolist()}; "
-            "choose such a value or another family"
-        )
