@@ -15,37 +15,46 @@ __all__ = ["SOURCES", "Source", "prepare"]
 class Source:
     """A data set that `prepare` knows.
 
-    `module` has `prepare(records, outcomes, out, splits, seed, overwrite, **options)`, which returns an object with `lines() -> list[str]`.
-    `options` are click options that only this source has; their values arrive as keywords.
+    `module` has `prepare(records=, out=, splits=, seed=, overwrite=, **options)`, which returns an object with `lines() -> list[str]`.
+    `records` says what --records names. `options` are click options that only this source has; their values arrive as keywords.
     """
 
     name: str
     module: str
     help: str
-    splits: str
+    records: str
+    splits: str = "train=0.8,val=0.2"
     options: tuple[Callable[..., Any], ...] = ()
 
 
+# No `exists=True`: the source's own refusal is one line with a remedy, click's is a usage text.
+_PATH = click.Path(path_type=Path)
+
 SOURCES = (
-    Source("physionet2012", "cm2pyro.data.physionet2012", "PhysioNet/CinC Challenge 2012: 48 h of 4,000 ICU stays.", "train=0.8,val=0.2"),
+    Source(
+        "physionet2012",
+        "cm2pyro.data.physionet2012",
+        "PhysioNet/CinC Challenge 2012: 48 h of 4,000 ICU stays.",
+        "Archive or folder with the records.",
+        options=(click.option("--outcomes", type=_PATH, help="File with the outcomes; without it the label is left out."),),
+    ),
 )
 
 
 def _command(source: Source) -> click.Command:
-    def run(records: Path, outcomes: Path | None, out: Path, splits: str, seed: int, overwrite: bool, **options: Any) -> None:
+    def run(records: Path, out: Path, splits: str, seed: int, overwrite: bool, **options: Any) -> None:
         from cm2pyro.data.splits import parse_splits
 
         fractions = parse_splits(splits)
-        summary = import_module(source.module).prepare(records, outcomes, out, fractions, seed, overwrite, **options)
+        summary = import_module(source.module).prepare(
+            records=records, out=out, splits=fractions, seed=seed, overwrite=overwrite, **options
+        )
         for line in summary.lines():
             click.echo(line)
 
-    # No `exists=True`: the source's own refusal is one line with a remedy, click's is a usage text.
-    path = click.Path(path_type=Path)
     decorators = (
-        click.option("--records", type=path, required=True, help="Archive or folder with the records."),
-        click.option("--outcomes", type=path, help="File with the outcomes; without it the label is left out."),
-        click.option("--out", type=path, required=True, help="Folder to write."),
+        click.option("--records", type=_PATH, required=True, help=source.records),
+        click.option("--out", type=_PATH, required=True, help="Folder to write."),
         click.option("--splits", default=source.splits, show_default=True, help="Fractions of the subjects."),
         click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the splits."),
         click.option("--overwrite", is_flag=True, help="Replace a folder that holds a manifest.csv."),

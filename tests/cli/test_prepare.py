@@ -82,10 +82,10 @@ def test_a_source_may_have_options_of_its_own(monkeypatch: pytest.MonkeyPatch, t
     """Another source is one module and one `Source` line."""
     (tmp_path / "cm2_test_source.py").write_text(
         "class Summary:\n    def lines(self): return ['done']\n"
-        "def prepare(records, outcomes, out, splits, seed, overwrite, notes):\n"
-        "    assert (splits, notes, outcomes) == ({'train': 1.0}, 'yes', None)\n    return Summary()\n"
+        "def prepare(records, out, splits, seed, overwrite, notes):\n"
+        "    assert (splits, notes) == ({'train': 1.0}, 'yes')\n    return Summary()\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
-    command = _command(Source("other", "cm2_test_source", "Help.", "train=1", (click.option("--notes"),)))
+    command = _command(Source("other", "cm2_test_source", "Help.", "A folder.", "train=1", (click.option("--notes"),)))
     result = CliRunner().invoke(command, ["--records", "a", "--out", "b", "--notes", "yes"], catch_exceptions=False)
     assert result.output == "done\n"
