@@ -192,8 +192,10 @@ class CM2:
         unlabelled = int((train.labels < 0).sum())
         if unlabelled:
             self.say(f"{unlabelled} training rows have no label: they inform the latents only")
-        for note in self.preparation.notes:
-            self.say(note)
+        self._say_notes()
+        for name, encoder in zip(self.names, self.program.guide.encoders(), strict=True):
+            for line in encoder.said:
+                self.say(f"modality {name}: encoder {line}")
 
     # --- use ----------------------------------------------------------------------------------------------------
 
@@ -321,7 +323,8 @@ class CM2:
         with run.locked(folder):
             run.clear(folder, overwrite)
             run.write_setup(folder, self.config, self._state(), self.holdout, str(next(program.parameters()).device))
-            checkpoint.write(folder / "checkpoints" / "best.safetensors", program.state_dict(), {"epoch": len(self.history)})
+            header = {"epoch": len(self.history), "architectures": program.architectures()}
+            checkpoint.write(folder / "checkpoints" / "best.safetensors", program.state_dict(), header)
             run.write_history(folder, self.history)
             if self.reference is not None:
                 self.reference.write(folder)
@@ -350,7 +353,7 @@ class CM2:
         shapes = {name: kind.shapes() for name, kind in loaded.preparation.kinds.items()}
         chosen = pick_device(device)
         with chosen:
-            program = Program(config, shapes, len(loaded.classes), loaded.encoders).to(chosen)
+            program = Program(config, shapes, len(loaded.classes), loaded.encoders, header.get("architectures", {})).to(chosen)
         checkpoint.load_module(program, tensors, folder / "checkpoints" / "best.safetensors")
         program.apart = bool(header.get("apart", False))  # a fit that was cut before its second step
         loaded._program = program.eval()

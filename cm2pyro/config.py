@@ -71,15 +71,17 @@ class Modality(Open):
     column: str | None = None
     table: str | None = None
     columns: Annotated[list[str], Field(min_length=1)] | None = None
-    hours: Positive | None = None  # timeseries: length of the window, 48 if not given
+    hours: Positive | None = None  # length of the window: timeseries 48 if not given, text all notes
     bin_hours: Positive | None = None  # timeseries: width of a bin, 2 if not given
 
     @model_validator(mode="after")
     def _one_place(self) -> "Modality":
         if self.column is not None and self.table is not None:
             raise ValueError("column and table both say where the modality lives; keep one")
-        if self.kind != "timeseries" and (self.hours is not None or self.bin_hours is not None):
-            raise ValueError(f"hours and bin_hours belong to kind timeseries, this one is {self.kind}; remove them")
+        if self.kind not in ("timeseries", "text") and self.hours is not None:
+            raise ValueError(f"hours belongs to kinds timeseries and text, this one is {self.kind}; remove it")
+        if self.kind != "timeseries" and self.bin_hours is not None:
+            raise ValueError(f"bin_hours belongs to kind timeseries, this one is {self.kind}; remove it")
         if self.columns is not None and self.kind not in ("tabular", "embedding"):
             raise ValueError(f"columns belongs to kinds tabular and embedding, this one is {self.kind}; remove it")
         if self.columns is not None and self.column is not None:

@@ -37,11 +37,14 @@ class Registry(Generic[Entry]):
 
     Args:
         kind: what the entries are, for messages ("encoder", "fusion", …).
+        others: name -> entry or None, asked for names that are not registered; and what it knows, in words, for messages.
     """
 
-    def __init__(self, kind: str) -> None:
+    def __init__(self, kind: str, others: Callable[[str], Entry | None] | None = None, and_also: str = "") -> None:
         self.kind = kind
         self._entries: dict[str, Entry] = {}
+        self._others = others
+        self._and_also = and_also
 
     def register(self, name: str, entry: Entry) -> Entry:
         """Add an entry. Raises ConfigError if the name is taken by another entry."""
@@ -55,10 +58,17 @@ class Registry(Generic[Entry]):
 
     def get(self, name: str, where: str = "") -> Entry:
         """The entry of that name. Raises ConfigError that names the nearest known one."""
-        if name not in self._entries:
+        if name in self._entries:
+            return self._entries[name]
+        found = self._others(name) if self._others is not None else None
+        if found is None:
             prefix = f"{where}: " if where else ""
-            raise ConfigError(f"{prefix}unknown {self.kind} '{name}'; {nearest(name, self._entries)}")
-        return self._entries[name]
+            raise ConfigError(f"{prefix}unknown {self.kind} '{one_line(name, 60)}'; {nearest(name, self._entries)}{self._and_also}")
+        return found
+
+    def keywords(self, name: str, where: str = "") -> set[str]:
+        """Names of the options of an entry."""
+        return {p.name for p in _signature(self.get(name, where)).parameters.values() if p.kind is p.KEYWORD_ONLY}
 
     def options(self, name: str, given: dict[str, Any], where: str, also_known: Iterable[str] = ()) -> dict[str, Any]:
         """Check options against the keyword-only parameters of the entry.

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from cm2pyro.data.kind import Views
+from cm2pyro.data.columns import Columns, Views, finite, take
 from cm2pyro.errors import DataError
 
 
@@ -52,12 +52,12 @@ class Dataset:
     """All rows, checked when built.
 
     Attributes:
-        names: the M modalities. inputs: modality -> view -> (N, ...). observed: (N, M) bool.
+        names: the M modalities. inputs: modality -> view -> column of N rows. observed: (N, M) bool.
         labels: (N,) long, -1 where unlabelled. ids, subjects: N of each.
     """
 
     names: tuple[str, ...]
-    inputs: dict[str, Views]
+    inputs: dict[str, Columns]
     observed: Tensor
     labels: Tensor
     ids: tuple[str, ...]
@@ -74,7 +74,7 @@ class Dataset:
             raise DataError(f"observed: expected bool of shape ({n}, {len(self.names)}) for the modalities {', '.join(self.names)}")
         for name, views in self.inputs.items():
             for view, x in views.items():
-                if not bool(torch.isfinite(x).all()):
+                if not finite(x):
                     raise DataError(f"{name}.{view}: holds values that are not finite; fill them when the data is read")
 
     def __len__(self) -> int:
@@ -85,7 +85,7 @@ class Dataset:
         index = torch.as_tensor(rows, dtype=torch.long)
         return Dataset(
             self.names,
-            {name: {view: x[index] for view, x in views.items()} for name, views in self.inputs.items()},
+            {name: {view: take(x, index) for view, x in views.items()} for name, views in self.inputs.items()},
             self.observed[index],
             self.labels[index],
             tuple(self.ids[i] for i in index.tolist()),

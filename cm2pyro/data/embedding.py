@@ -9,7 +9,8 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from cm2pyro.data.kind import Kind, Views
+from cm2pyro.data.columns import Columns
+from cm2pyro.data.kind import Kind
 from cm2pyro.data.manifest import Manifest, inside, parse_numbers, read_table
 from cm2pyro.data.scaling import Standard
 from cm2pyro.errors import DataError
@@ -82,7 +83,7 @@ class Embedding(Kind):
         matrix, self.names = raw
         self.scaling = Standard.fit(matrix[rows])
 
-    def transform(self, raw: Raw) -> Views:
+    def transform(self, raw: Raw) -> Columns:
         matrix, _ = raw
         width = len(self.scaling.loc)
         seen = self.observed(raw)

@@ -3,17 +3,18 @@
 from typing import Any, ClassVar
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from cm2pyro.config import Modality
+from cm2pyro.data.columns import Columns
 from cm2pyro.data.manifest import Manifest
-
-Views = dict[str, torch.Tensor]
 
 
 class Kind:
     """Reads one modality and turns it into views. What is learned from training rows lives in `state`, as plain JSON.
+
+    A subclass takes its options as keyword-only parameters with annotations; these are keys that a config may use. An
+    option that the encoder declares too goes to both.
 
     Args:
         name: of the modality. modality: its config. views: those that its encoder reads, a subset of `offers`.
@@ -25,6 +26,7 @@ class Kind:
         self.name = name
         self.modality = modality
         self.views = views
+        self.notes: list[str] = []  # what the reader of the data should know, found by `read`
 
     def read(self, manifest: Manifest) -> Any:
         """The raw modality of every row. Raises DataError."""
@@ -38,8 +40,8 @@ class Kind:
         """Learn scalings and vocabularies from the training rows alone."""
         raise NotImplementedError
 
-    def transform(self, raw: Any) -> Views:
-        """View name -> (n, ...) float tensor; rows that lack the modality hold zeros."""
+    def transform(self, raw: Any) -> Columns:
+        """View name -> n rows; those that lack the modality hold zeros."""
         raise NotImplementedError
 
     def shapes(self) -> dict[str, tuple[int, ...]]:

@@ -94,26 +94,30 @@ def stretch(values: NDArray[Any]) -> Pixels:
 
 def _read_dicom(path: Path, where: str) -> Pixels:
     try:
-        import pydicom
-        from pydicom.pixels import apply_modality_lut, apply_voi_lut
+        import pydicom  # noqa: F401
     except ImportError as error:
         raise DataError(f"{where}: is a DICOM file, and pydicom is not installed; pip install 'cm2pyro[dicom]'") from error
     try:
-        header = pydicom.dcmread(path, stop_before_pixels=True)
-        frames = int(getattr(header, "NumberOfFrames", 1) or 1)
-        rows, columns = int(header.Rows), int(header.Columns)
-        _check_size(columns, rows, where)
-        if frames > 1 or int(getattr(header, "SamplesPerPixel", 1)) > 1:
-            raise DataError(
-                f"{where}: the DICOM file holds {frames} frames or colour, expected one grey picture; export the one that is meant"
-            )
-        data = pydicom.dcmread(path)
-        values = np.asarray(apply_voi_lut(apply_modality_lut(data.pixel_array, data), data), dtype=np.float64)
-        grey = stretch(values)
-        return 255 - grey if str(getattr(data, "PhotometricInterpretation", "")) == "MONOCHROME1" else grey
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # pydicom's remarks on deviations that it could read all the same
+            return _decode_dicom(path, where)
     except DataError:
         raise
     except Exception as error:  # as above: a damaged file makes the decoders raise anything
         raise DataError(
             f"{where}: cannot be read as DICOM ({_reason(error)}); expected a whole file with pixels; replace it, or leave the cell empty"
         ) from error
+
+
+def _decode_dicom(path: Path, where: str) -> Pixels:
+    import pydicom
+    from pydicom.pixels import apply_modality_lut, apply_voi_lut
+
+    header = pydicom.dcmread(path, stop_before_pixels=True)
+    frames = int(getattr(header, "NumberOfFrames", 1) or 1)
+    _check_size(int(header.Columns), int(header.Rows), where)
+    if frames > 1 or int(getattr(header, "SamplesPerPixel", 1)) > 1:
+        raise DataError(f"{where}: the DICOM file holds {frames} frames or colour, expected one grey picture; export the one that is meant")
+    data = pydicom.dcmread(path)
+    grey = stretch(apply_voi_lut(apply_modality_lut(data.pixel_array, data), data))
+    return 255 - grey if str(getattr(data, "PhotometricInterpretation", "")) == "MONOCHROME1" else grey

@@ -3,19 +3,22 @@
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from cm2pyro.config import Config, Task
+from cm2pyro.data.columns import Columns, Sparse
 from cm2pyro.data.dataset import Dataset
 from cm2pyro.data.kind import Kind
-from cm2pyro.data.kinds import KINDS
+from cm2pyro.data.kinds import make_kind
 from cm2pyro.data.labels import UNLABELLED, classes_of, read_labels
 from cm2pyro.data.manifest import Manifest
 from cm2pyro.errors import CheckpointError, DataError
+
+Result = TypeVar("Result")
 
 
 @dataclass
@@ -34,8 +37,7 @@ class Preparation:
     @classmethod
     def from_config(cls, config: Config, views: dict[str, tuple[str, ...]]) -> Self:
         """views: those that each modality's encoder reads."""
-        kinds = {name: KINDS.get(m.kind, f"modalities.{name}.kind")(name, m, views[name]) for name, m in config.modalities.items()}
-        return cls(config.task, kinds)
+        return cls(config.task, {name: make_kind(name, modality, views[name]) for name, modality in config.modalities.items()})
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -54,8 +56,8 @@ class Preparation:
         kinds = {}
         for name, old in self.kinds.items():
             # A new reader: what an earlier fit learned must not decide what counts as observed now.
-            kind = kinds[name] = type(old)(name, old.modality, old.views)
-            raw[name] = kind.read(manifest)
+            kind = kinds[name] = make_kind(name, old.modality, old.views)
+            raw[name] = self._heard(kind, kind.read(manifest))
             if not kind.observed(raw[name])[train].any():
                 raise DataError(
                     f"{manifest.name}: modality '{name}' ({_place(kind)}) is missing in every training row; "
@@ -103,17 +105,24 @@ class Preparation:
         if table is not None and _absent(manifest, table):
             self.notes.append(f"modality {kind.name}: {table} is not beside {manifest.name}; every row counts as missing")
             return None
-        return kind.read(manifest)
+        return self._heard(kind, kind.read(manifest))
+
+    def _heard(self, kind: Kind, result: Result) -> Result:
+        """The result, once what the kind had to say about it is noted."""
+        self.notes += kind.notes
+        kind.notes = []
+        return result
 
     def _dataset(self, manifest: Manifest, raw: dict[str, Any], labels: NDArray[np.int64]) -> Dataset:
         n = len(manifest)
-        inputs, observed = {}, []
+        inputs: dict[str, Columns] = {}
+        observed = []
         for name, kind in self.kinds.items():
             if raw[name] is None:
-                inputs[name] = {view: torch.zeros(n, *shape) for view, shape in kind.shapes().items()}
+                inputs[name] = {view: Sparse(torch.zeros(0, *shape), torch.full((n,), -1)) for view, shape in kind.shapes().items()}
                 observed.append(np.zeros(n, dtype=bool))
             else:
-                inputs[name] = kind.transform(raw[name])
+                inputs[name] = self._heard(kind, kind.transform(raw[name]))
                 observed.append(kind.observed(raw[name]))
         mask = torch.from_numpy(np.stack(observed, 1))
         return Dataset(self.names, inputs, mask, torch.from_numpy(labels), tuple(manifest.ids), tuple(manifest.subjects))

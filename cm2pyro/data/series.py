@@ -1,7 +1,7 @@
 """Time series as they come: long or wide, a file a sample or one table for all."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from cm2pyro.data.manifest import Manifest, as_text, inside, parse_numbers, read
 from cm2pyro.errors import DataError
 from cm2pyro.registry import one_line
 
+Part = tuple[pd.DataFrame, Callable[[int], str]]  # measurements, and where their record stands, for messages
 HOURS, BIN_HOURS = 48.0, 2.0  # the window and the bins where a config names none
 
 
@@ -22,7 +23,7 @@ class Events:
 
     Attributes:
         samples: (E,) row of the manifest. variables: (E,) index into names. hours, values: (E,) float64.
-        names: the variables. rows: number of samples.
+        names: the variables. rows: number of samples. said: what the reader of the data should know.
     """
 
     samples: NDArray[np.int64]
@@ -31,6 +32,7 @@ class Events:
     values: NDArray[np.float64]
     names: tuple[str, ...]
     rows: int
+    said: tuple[str, ...] = ()
 
     @property
     def observed(self) -> NDArray[np.bool_]:
@@ -48,21 +50,52 @@ class Events:
 def read_series(manifest: Manifest, name: str, modality: Modality) -> Events:
     """Read a time-series modality within its window (0 to `hours`, both included).
 
+    Measurements outside the window are left out, those out of order are put in order; how many there were, and where the
+    first is, is said.
+
     Raises:
         DataError: a file or table that is not there, lacks its columns, or holds something that is not a number.
     """
     table = modality.table
     parts = _from_files(manifest, modality.column or name) if table is None else [_from_table(manifest, name, table)]
-    long = pd.concat(parts, ignore_index=True) if len(parts) > 1 else (parts or [_NOTHING])[0]
-    window = modality.hours or HOURS
-    long = long[(long["hours"] >= 0) & (long["hours"] <= window)]
+    said: list[str] = []
+    kept = []
+    for long, place in parts:
+        inside_window = _within(long, modality.hours or HOURS, name, place, said)
+        _say_disorder(long, name, place, said)
+        kept.append(long[inside_window])
+    long = pd.concat(kept, ignore_index=True) if len(kept) > 1 else (kept or [_NOTHING])[0]
     variables, names = pd.factorize(long["variable"], sort=True)
-    return _ordered(
+    events = _ordered(
         long["row"].to_numpy(), variables.astype(np.int64), long["hours"].to_numpy(), long["value"].to_numpy(), tuple(names), len(manifest)
     )
+    return replace(events, said=tuple(said))
 
 
-def _from_table(manifest: Manifest, name: str, table: str) -> pd.DataFrame:
+def _within(long: pd.DataFrame, window: float, name: str, place: Callable[[int], str], said: list[str]) -> NDArray[np.bool_]:
+    """(E,) which measurements lie in the window."""
+    within: NDArray[np.bool_] = ((long["hours"] >= 0) & (long["hours"] <= window)).to_numpy()
+    for i in np.flatnonzero(~within)[:1]:
+        count = int((~within).sum())
+        said.append(
+            f"modality {name}: {count:,} measurements outside 0 to {window:g} hours are left out, first {place(long['record'].iloc[i])}"
+        )
+    return within
+
+
+def _say_disorder(long: pd.DataFrame, name: str, place: Callable[[int], str], said: list[str]) -> None:
+    # Wide tables come a variable at a time: the order that counts is that of the lines of the file.
+    order = np.argsort(long["record"].to_numpy(), kind="stable")
+    rows, hours = long["row"].to_numpy()[order], long["hours"].to_numpy()[order]
+    by_row = np.argsort(rows, kind="stable")
+    back = np.flatnonzero((np.diff(rows[by_row]) == 0) & (np.diff(hours[by_row]) < 0))
+    if len(back):
+        samples = len(np.unique(rows[by_row][back]))
+        first = long["record"].to_numpy()[order][by_row][back[0] + 1]
+        said.append(f"modality {name}: hours out of order in {samples:,} samples, put in order; first {place(first)}")
+
+
+def _from_table(manifest: Manifest, name: str, table: str) -> Part:
     where = f"{table} (modality {name})"
     frame = read_table(inside(manifest.root, table, f"modality {name}, table"), where, numbers=True)
     if "sample_id" not in frame:
@@ -71,10 +104,11 @@ def _from_table(manifest: Manifest, name: str, table: str) -> pd.DataFrame:
     known = frame["sample_id"].map({sample: i for i, sample in enumerate(manifest.ids)})
     frame, known = frame[known.notna()], known[known.notna()]
     rows = known.to_numpy().astype(np.int64)
-    return _long(frame.drop(columns="sample_id"), rows, where, _lines(where, frame.index))
+    place = _lines(where, frame.index)
+    return _long(frame.drop(columns="sample_id"), rows, where, place), place
 
 
-def _from_files(manifest: Manifest, column: str) -> list[pd.DataFrame]:
+def _from_files(manifest: Manifest, column: str) -> list[Part]:
     """A file a sample. Files with the same header are parsed together: for thousands of small ones that is 20 times quicker."""
     if column not in manifest.frame:
         return []
@@ -87,7 +121,8 @@ def _from_files(manifest: Manifest, column: str) -> list[pd.DataFrame]:
         path = manifest.file(row, column)
         if path.suffix.lower() in (".parquet", ".pq"):
             frame = read_table(path, where, numbers=True)
-            parts.append(_long(frame, np.full(len(frame), row), where, _lines(where, frame.index)))
+            lines_of = _lines(where, frame.index)
+            parts.append((_long(frame, np.full(len(frame), row), where, lines_of), lines_of))
             continue
         columns, lines = read_columns(path, where)
         group = groups.setdefault(tuple(columns), _Group(where, {name: [] for name in columns}))
@@ -102,7 +137,7 @@ def _from_files(manifest: Manifest, column: str) -> list[pd.DataFrame]:
             row = group.rows[i]
             return f"{one_line(manifest.frame[column].iloc[row])} ({manifest.where(row)}), line {group.lines[i]}"
 
-        parts.append(_long(frame, np.array(group.rows, dtype=np.int64), group.where, place))
+        parts.append((_long(frame, np.array(group.rows, dtype=np.int64), group.where, place), place))
     return parts
 
 
@@ -133,9 +168,10 @@ def _ordered(
 
 
 def _long(frame: pd.DataFrame, rows: NDArray[np.int64], where: str, place: Callable[[int], str]) -> pd.DataFrame:
-    """Columns row, hours, variable, value, without missing values. Long tables have `variable` and `value`; others are wide.
+    """Columns row, hours, variable, value, record (position in `frame`), without missing values.
 
-    `where` names the file and `place(i)` the line of record i, for messages.
+    Long tables have `variable` and `value`; others are wide. `where` names the file and `place(i)` the line of record i, for
+    messages.
     """
     columns: dict[str, str] = {}
     for column in frame.columns:
@@ -157,7 +193,7 @@ def _long(frame: pd.DataFrame, rows: NDArray[np.int64], where: str, place: Calla
             raise DataError(f"{place(i)}: variable is empty, expected its name; name it or remove the line")
         values = _numbers(frame[columns["value"]], place)
         there = ~np.isnan(values)
-        return _table(rows[there], hours[there], variable[there], values[there])
+        return _table(rows[there], hours[there], variable[there], values[there], np.flatnonzero(there))
     others = [column for column in frame.columns if column != columns["hours"]]
     if not others:
         raise DataError(f"{where}: only hours are there; expected a column a variable; add them")
@@ -165,15 +201,17 @@ def _long(frame: pd.DataFrame, rows: NDArray[np.int64], where: str, place: Calla
     for column in others:
         values = _numbers(frame[column], place)
         there = ~np.isnan(values)
-        parts.append(_table(rows[there], hours[there], np.full(there.sum(), column, dtype=object), values[there]))
+        parts.append(_table(rows[there], hours[there], np.full(there.sum(), column, dtype=object), values[there], np.flatnonzero(there)))
     return pd.concat(parts, ignore_index=True)
 
 
-def _table(rows: NDArray[np.int64], hours: NDArray[np.float64], variable: NDArray[Any], values: NDArray[np.float64]) -> pd.DataFrame:
-    return pd.DataFrame({"row": rows, "hours": hours, "variable": pd.Series(variable, dtype=object), "value": values})
+def _table(
+    rows: NDArray[np.int64], hours: NDArray[np.float64], variable: NDArray[Any], values: NDArray[np.float64], records: NDArray[np.int64]
+) -> pd.DataFrame:
+    return pd.DataFrame({"row": rows, "hours": hours, "variable": pd.Series(variable, dtype=object), "value": values, "record": records})
 
 
-_NOTHING = _table(np.zeros(0, np.int64), np.zeros(0), np.zeros(0, dtype=object), np.zeros(0))
+_NOTHING = _table(np.zeros(0, np.int64), np.zeros(0), np.zeros(0, dtype=object), np.zeros(0), np.zeros(0, np.int64))
 
 
 def _numbers(cells: pd.Series, place: Callable[[int], str]) -> NDArray[np.float64]:

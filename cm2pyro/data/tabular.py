@@ -7,8 +7,9 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
+from cm2pyro.data.columns import Columns
 from cm2pyro.data.embedding import aligned, numeric
-from cm2pyro.data.kind import Kind, Views
+from cm2pyro.data.kind import Kind
 from cm2pyro.data.manifest import Manifest, inside, parse_numbers, read_columns, read_table
 from cm2pyro.data.scaling import QuantileNormal, curved
 from cm2pyro.errors import DataError
@@ -106,7 +107,7 @@ class Tabular(Kind):
         columns = [numeric(_cells(frame, name), name, manifest, where) for name in self.numbers]
         return np.stack(columns, 1) if columns else np.zeros((len(frame), 0))
 
-    def transform(self, raw: tuple[pd.DataFrame, Manifest]) -> Views:
+    def transform(self, raw: tuple[pd.DataFrame, Manifest]) -> Columns:
         frame, manifest = raw
         x = self._matrix(frame, manifest)
         parts = [curved(self.scaling(x)), np.isfinite(x).astype(np.float64)]

@@ -1,32 +1,62 @@
 """Kind `timeseries`: irregular measurements as a regular grid, as summaries, or both."""
 
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import Field
 
-from cm2pyro.data.kind import Kind, Views
+from cm2pyro.config import Modality
+from cm2pyro.data.columns import Columns
+from cm2pyro.data.kind import Kind
 from cm2pyro.data.manifest import Manifest
 from cm2pyro.data.scaling import QuantileNormal, Standard, curved
 from cm2pyro.data.series import BIN_HOURS, HOURS, Events, read_series
+from cm2pyro.errors import ConfigError, DataError
+from cm2pyro.registry import one_line
 
 Matrix = NDArray[np.float64]
 _OUTLIER = 5.0  # sd; values on the grid are clipped there
 _SUMMARIES = 11
 
+Names = Annotated[list[str], Field(min_length=1)]
+Codes = Annotated[int, Field(ge=2, le=1000)]
+
 
 class TimeSeries(Kind):
-    """Views of a time series with V variables over `hours` hours.
+    """Views of a time series with V variables over `hours` hours, n codes in all among those that are categories.
 
-    binned: (T, 2V), T = hours / bin_hours: bin means in sd units, the last value carried forward, 0 before the first;
-        then 1 where the bin holds a measurement.
-    summary: (25 V,): per variable 11 summaries (see `summaries`) as normal scores and their centred squares, whether it
-        was measured, how often, and how long before the end of the window.
+    binned: (T, V − categories + n + V), T = hours / bin_hours: bin means in sd units, the last value carried forward, 0 before
+        the first; the last code of the bin or before it, one-hot, 0 before the first; then 1 where the bin holds a measurement.
+    measured: (T,) 1 where the bin holds a measurement of any variable.
+    summary: (25 (V − categories) + 2 n,): per numeric variable 11 summaries (see `summaries`) as normal scores and their centred
+        squares, whether it was measured, how often, and how long before the end of the window; per category the share of its
+        measurements with each code, and the last code, one-hot.
+
+    Args:
+        variables: those that are read, in this order, also where training lacks one; by default all that training has.
+        categories: variable -> number of codes; its values are whole numbers from 0.
     """
 
-    offers = ("binned", "summary")
+    offers = ("binned", "measured", "summary")
     names: tuple[str, ...]
+
+    def __init__(
+        self,
+        name: str,
+        modality: Modality,
+        views: tuple[str, ...],
+        *,
+        variables: Names | None = None,
+        categories: dict[str, Codes] | None = None,
+    ) -> None:
+        super().__init__(name, modality, views)
+        self.variables = variables
+        self.codes = categories or {}
+        absent = [variable for variable in self.codes if variables is not None and variable not in variables]
+        if absent:
+            raise ConfigError(f"modalities.{name}.categories: '{one_line(absent[0], 60)}' is not among variables; name it there too")
 
     @property
     def window(self) -> float:
@@ -40,66 +70,113 @@ class TimeSeries(Kind):
     def bins(self) -> int:
         return max(1, int(np.ceil(self.window / self.bin_hours - 1e-9)))
 
+    @property
+    def numeric(self) -> tuple[str, ...]:
+        return tuple(name for name in self.names if name not in self.codes)
+
+    @property
+    def categories(self) -> dict[str, int]:
+        """Those that are read, in the order of the variables."""
+        return {name: self.codes[name] for name in self.names if name in self.codes}
+
     def read(self, manifest: Manifest) -> Events:
-        return read_series(manifest, self.name, self.modality)
+        raw = read_series(manifest, self.name, self.modality)
+        self.notes = list(raw.said)
+        for name, count in self.codes.items():
+            one = raw.select((name,))
+            wrong = np.flatnonzero((one.values != np.rint(one.values)) | (one.values < 0) | (one.values >= count))
+            for i in wrong[:1]:
+                sample, hour = one_line(manifest.ids[one.samples[i]], 60), one.hours[i]
+                raise DataError(
+                    f"modality {self.name}, sample_id {sample}, hour {hour:g}, variable '{one_line(name, 60)}': "
+                    f"found {one.values[i]:g}, expected a code from 0 to {count - 1}; correct it, or change categories in the config"
+                )
+        return raw
 
     def observed(self, raw: Events) -> NDArray[np.bool_]:
         # After the fit, a sample whose variables are all unknown has nothing that the model can read.
-        return (raw.select(self.names) if hasattr(self, "names") else raw).observed
+        names = getattr(self, "names", None) or self.variables
+        return (raw if names is None else raw.select(tuple(names))).observed
 
     def fit(self, raw: Events, rows: NDArray[np.int64]) -> None:
         used = np.isin(raw.samples, rows)
         present = np.bincount(raw.variables[used], minlength=len(raw.names)) > 0
-        self.names = tuple(name for name, there in zip(raw.names, present, strict=True) if there)
-        raw = raw.select(self.names)
+        seen = tuple(name for name, there in zip(raw.names, present, strict=True) if there)
+        self.names = seen if self.variables is None else tuple(self.variables)
+        numbers = raw.select(self.numeric)
         if "binned" in self.views:
-            grid, _ = self._grid(raw)
-            self.grid_scaling = Standard.fit(grid[rows].reshape(-1, len(self.names)))
+            grid, _ = self._grid(numbers)
+            self.grid_scaling = Standard.fit(grid[rows].reshape(-1, len(self.numeric)))
         if "summary" in self.views:
-            values, counts, recency = summaries(raw, self.window)
+            values, counts, recency = summaries(numbers, self.window)
             self.summary_scaling = QuantileNormal.fit(values[rows])
             self.count_scaling = Standard.fit(np.log1p(counts[rows]))
             self.recency_scaling = Standard.fit(recency[rows])
 
-    def transform(self, raw: Events) -> Views:
+    def transform(self, raw: Events) -> Columns:
         raw = raw.select(self.names)
         seen = raw.observed
-        views: Views = {}
-        if "binned" in self.views:
-            views["binned"] = self._binned(raw, seen)
+        views: Columns = {}
+        if {"binned", "measured"} & set(self.views):
+            binned, measured = self._binned(raw)
+            known = {"binned": binned * seen[:, None, None], "measured": measured}
+            views = {view: torch.from_numpy(known[view]).float() for view in self.views if view in known}
         if "summary" in self.views:
-            values, counts, recency = summaries(raw, self.window)
-            parts = [
-                curved(self.summary_scaling(values)),
-                (counts > 0).astype(np.float64),
-                self.count_scaling(np.log1p(counts)),
-                np.nan_to_num(self.recency_scaling(recency)),
-            ]
-            views["summary"] = torch.from_numpy(np.concatenate(parts, 1) * seen[:, None]).float()
+            views["summary"] = torch.from_numpy(self._summary(raw) * seen[:, None]).float()
         return views
+
+    def _place(self, events: Events) -> NDArray[np.int64]:
+        """(E,) sample and bin of each measurement, as one number."""
+        bins = np.minimum((events.hours / self.bin_hours).astype(np.int64), self.bins - 1)
+        return events.samples * self.bins + bins
 
     def _grid(self, raw: Events) -> tuple[Matrix, NDArray[np.bool_]]:
         """Bin means (n, T, V), NaN where a bin is empty, and the mask of bins that are not."""
-        bins, V = self.bins, len(raw.names)
-        place = np.minimum((raw.hours / self.bin_hours).astype(np.int64), bins - 1)
-        cell = (raw.samples * bins + place) * V + raw.variables
-        size = raw.rows * bins * V
+        V = len(raw.names)
+        cell = self._place(raw) * V + raw.variables
+        size = raw.rows * self.bins * V
         counts = np.bincount(cell, minlength=size)
         sums = np.bincount(cell, weights=raw.values, minlength=size)
-        mask = (counts > 0).reshape(raw.rows, bins, V)
+        mask = (counts > 0).reshape(raw.rows, self.bins, V)
         return np.where(mask, (sums / np.maximum(counts, 1)).reshape(mask.shape), np.nan), mask
 
-    def _binned(self, raw: Events, seen: NDArray[np.bool_]) -> torch.Tensor:
-        grid, mask = self._grid(raw)
-        scaled = np.clip(self.grid_scaling(grid), -_OUTLIER, _OUTLIER)
-        last = np.maximum.accumulate(np.where(mask, np.arange(self.bins)[:, None], -1), axis=1)
-        carried = np.take_along_axis(scaled, np.maximum(last, 0), axis=1)
-        carried = np.where(last >= 0, carried, 0.0)
-        return torch.from_numpy(np.concatenate([carried, mask.astype(np.float64)], -1) * seen[:, None, None]).float()
+    def _binned(self, raw: Events) -> tuple[Matrix, Matrix]:
+        grid, _ = self._grid(raw.select(self.numeric))
+        parts = [self._carried(np.clip(self.grid_scaling(grid), -_OUTLIER, _OUTLIER))]
+        for name, count in self.categories.items():
+            one = raw.select((name,))
+            last = np.full(raw.rows * self.bins, np.nan)
+            last[self._place(one)] = one.values  # measurements are in the order of time: the last one stays
+            codes = self._carried(last.reshape(raw.rows, self.bins, 1), before=-1.0)
+            parts.append((codes == np.arange(count)).astype(np.float64))
+        _, mask = self._grid(raw)
+        return np.concatenate([*parts, mask.astype(np.float64)], -1), np.asarray(mask.any(-1), dtype=np.float64)
+
+    def _carried(self, grid: Matrix, before: float = 0.0) -> Matrix:
+        """(n, T, V) with gaps filled by the last value, and with `before` ahead of the first."""
+        last = np.maximum.accumulate(np.where(np.isfinite(grid), np.arange(self.bins)[:, None], -1), axis=1)
+        filled: Matrix = np.where(last >= 0, np.take_along_axis(grid, np.maximum(last, 0), axis=1), before)
+        return filled
+
+    def _summary(self, raw: Events) -> Matrix:
+        values, counts, recency = summaries(raw.select(self.numeric), self.window)
+        parts = [
+            curved(self.summary_scaling(values)),
+            (counts > 0).astype(np.float64),
+            self.count_scaling(np.log1p(counts)),
+            np.nan_to_num(self.recency_scaling(recency)),
+        ]
+        for name, count in self.categories.items():
+            one = raw.select((name,))
+            shares = np.bincount(one.samples * count + one.values.astype(np.int64), minlength=raw.rows * count).reshape(-1, count)
+            last = np.full(raw.rows, -1.0)
+            last[one.samples] = one.values
+            parts += [shares / np.maximum(shares.sum(1, keepdims=True), 1), (last[:, None] == np.arange(count)).astype(np.float64)]
+        return np.concatenate(parts, 1)
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        V = len(self.names)
-        known = {"binned": (self.bins, 2 * V), "summary": ((2 * _SUMMARIES + 3) * V,)}
+        V, N, codes = len(self.names), len(self.numeric), sum(self.categories.values())
+        known = {"binned": (self.bins, N + codes + V), "measured": (self.bins,), "summary": ((2 * _SUMMARIES + 3) * N + 2 * codes,)}
         return {view: known[view] for view in self.views}
 
     def inputs(self) -> list[str]:

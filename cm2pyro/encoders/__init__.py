@@ -1,29 +1,46 @@
 """Encoders by name: views of one modality -> features. A new encoder is one file and one line here."""
 
 from collections.abc import Mapping
+from typing import Any
 
 from torch import nn
 
-from cm2pyro.config import Config
-from cm2pyro.data.kinds import KINDS
+from cm2pyro.config import Config, Modality
+from cm2pyro.data.kinds import KINDS, make_kind
 from cm2pyro.encoders.base import Encoder
+from cm2pyro.encoders.language import Bag, TinyBERT, hugging_face
 from cm2pyro.encoders.lstm import LSTM, SummaryLSTM
 from cm2pyro.encoders.mlp import MLP, Identity, Summary
 from cm2pyro.encoders.module import ModuleEncoder
+from cm2pyro.encoders.transformer import Transformer
+from cm2pyro.encoders.vision import CNN, ResNet34, backbone
 from cm2pyro.errors import ConfigError
-from cm2pyro.registry import Registry, nearest
+from cm2pyro.registry import Registry, nearest, one_line
 
-__all__ = ["ENCODERS", "Encoder", "Modules", "check_encoders", "make_encoder"]
+__all__ = ["ENCODERS", "Encoder", "Modules", "Restored", "check_encoders", "make_encoder"]
 
-ENCODERS: Registry[type[Encoder]] = Registry("encoder")
+
+def _named_elsewhere(name: str) -> type[Encoder] | None:
+    return hugging_face(name) or backbone(name)
+
+
+ENCODERS: Registry[type[Encoder]] = Registry(
+    "encoder", _named_elsewhere, ", any classification network of torchvision, any encoder of Hugging Face as organisation/name or ./folder"
+)
 ENCODERS.register("lstm", LSTM)
+ENCODERS.register("transformer", Transformer)
 ENCODERS.register("summary", Summary)
 ENCODERS.register("summary_lstm", SummaryLSTM)
 ENCODERS.register("mlp", MLP)
 ENCODERS.register("identity", Identity)
+ENCODERS.register("cnn", CNN)
+ENCODERS.register("resnet34", ResNet34)
+ENCODERS.register("bag", Bag)
+ENCODERS.register("tinybert", TinyBERT)
 
 
 Modules = Mapping[str, nn.Module]
+Restored = Mapping[str, dict[str, Any]]
 _NONE: Modules = {}
 
 
@@ -51,17 +68,44 @@ def check_encoders(config: Config, modules: Modules = _NONE) -> dict[str, tuple[
         if not set(cls.views) <= set(offered):
             fitting = [n for n in ENCODERS.names() if set(ENCODERS.get(n).views) <= set(offered)]
             raise ConfigError(f"{where}.encoder: '{modality.encoder}' cannot read kind {modality.kind}; use one of {', '.join(fitting)}")
-        ENCODERS.options(modality.encoder, modality.options, where, type(modality).model_fields)
+        _options(name, modality)
         views[name] = cls.views
+        make_kind(name, modality, cls.views)
     return views
 
 
-def make_encoder(config: Config, name: str, shapes: dict[str, tuple[int, ...]], modules: Modules = _NONE) -> Encoder:
-    """The encoder of a modality. Raises ConfigError if a given latent's length is not latent.dim."""
+def _options(name: str, modality: Modality) -> dict[str, Any]:
+    """Options of the modality's encoder; those of its kind are left to it. Raises ConfigError for one that neither knows."""
+    where = f"modalities.{name}"
+    own, kinds = ENCODERS.keywords(modality.encoder, f"{where}.encoder"), KINDS.keywords(modality.kind)
+    for key in modality.options:
+        if key not in own | kinds:
+            known = {*own, *kinds, *type(modality).model_fields}
+            raise ConfigError(
+                f"{where}.{one_line(key, 60)}: unknown key for kind {modality.kind} and encoder '{modality.encoder}'; {nearest(key, known)}"
+            )
+    return ENCODERS.options(modality.encoder, {key: value for key, value in modality.options.items() if key in own}, where)
+
+
+def make_encoder(
+    config: Config, name: str, shapes: dict[str, tuple[int, ...]], modules: Modules = _NONE, restored: Restored | None = None
+) -> Encoder:
+    """The encoder of a modality.
+
+    Args:
+        restored: for a run whose weights are read from its checkpoint: modality -> architecture of its encoder, for those that
+            have one. What `weights` names is then neither needed nor looked at.
+
+    Raises:
+        ConfigError: pretrained weights that cannot be had; a given latent's length is not latent.dim.
+    """
     modality = config.modalities[name]
     if name in modules:
-        return ModuleEncoder(shapes, name, modules[name], next(iter(shapes)))
-    options = ENCODERS.options(modality.encoder, modality.options, f"modalities.{name}", type(modality).model_fields)
+        return ModuleEncoder(shapes, name, modules[name], next(iter(shapes)), make_kind(name, modality, tuple(shapes)))
+    options = _options(name, modality)
+    if restored is not None and "weights" in options:
+        options["weights"] = "none"
+        options |= {"architecture": restored[name]} if name in restored else {}
     encoder = ENCODERS.get(modality.encoder)(shapes, **options)
     if encoder.given and encoder.width != config.latent.dim:
         raise ConfigError(

@@ -1,18 +1,23 @@
 """What an encoder is."""
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from cm2pyro.data.kind import Views
+from cm2pyro.data.columns import Views
 
 
 class Encoder(nn.Module):
     """Turns the views of one modality into features.
 
     A subclass names the `views` that it reads, sets `width`, and takes its options as keyword-only parameters with
-    annotations; these are the keys that a config may use. It is called with the rows that have the modality, never
-    with padded ones.
+    annotations; these are the keys that a config may use. In training it is called with the rows that have the modality and
+    no others; in evaluation with all rows, and what it returns for missing ones is dropped. No row may depend on another in
+    evaluation.
+
+    Attributes:
+        width: of the features. said: what the person who fits should know, such as that nothing pretrained is used.
+        architecture: plain JSON that, with `weights` none, makes the same network again without the source of its weights.
 
     Args:
         shapes: view -> shape of one row.
@@ -21,6 +26,8 @@ class Encoder(nn.Module):
     views: ClassVar[tuple[str, ...]]
     given: ClassVar[bool] = False  # the features are the latent itself
     width: int
+    said: tuple[str, ...] = ()
+    architecture: dict[str, Any] | None = None
 
     def __init__(self, shapes: dict[str, tuple[int, ...]]) -> None:
         super().__init__()

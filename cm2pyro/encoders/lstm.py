@@ -6,7 +6,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from cm2pyro.data.kind import Views
+from cm2pyro.data.columns import Views
 from cm2pyro.encoders.base import Encoder
 from cm2pyro.encoders.mlp import Summary
 
@@ -14,7 +14,7 @@ from cm2pyro.encoders.mlp import Summary
 class LSTM(Encoder):
     """A two-layer LSTM over the bins, read out at the last bin that holds a measurement."""
 
-    views: ClassVar[tuple[str, ...]] = ("binned",)
+    views: ClassVar[tuple[str, ...]] = ("binned", "measured")
 
     def __init__(
         self,
@@ -31,18 +31,17 @@ class LSTM(Encoder):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, inputs: Views) -> Tensor:
-        x = inputs["binned"]  # (n, T, 2V), the second half of the channels is the mask
+        x = inputs["binned"]  # (n, T, C)
         states, _ = self.lstm(x)
-        measured = x[..., x.shape[-1] // 2 :].any(-1)  # (n, T)
         bins = torch.arange(x.shape[1], device=x.device)
-        last = torch.where(measured, bins, 0).amax(1)
+        last = torch.where(inputs["measured"] > 0, bins, 0).amax(1)
         return self.dropout(states[torch.arange(len(x), device=x.device), last])
 
 
 class SummaryLSTM(Encoder):
     """The LSTM and the perceptron over summaries, side by side."""
 
-    views: ClassVar[tuple[str, ...]] = ("binned", "summary")
+    views: ClassVar[tuple[str, ...]] = ("binned", "measured", "summary")
 
     def __init__(
         self,

@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 from torch import Tensor, nn
 
-from cm2pyro.data.kind import Views
+from cm2pyro.data.columns import Views
 from cm2pyro.encoders.base import Encoder
 
 

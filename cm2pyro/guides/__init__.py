@@ -6,7 +6,7 @@ from torch import Tensor
 
 from cm2pyro.config import Config
 from cm2pyro.distributions.mixture import CopulaMixture
-from cm2pyro.encoders import Modules, make_encoder
+from cm2pyro.encoders import Modules, Restored, make_encoder
 from cm2pyro.guides.amortized import Guide
 from cm2pyro.guides.globals import GLOBAL_GUIDES
 from cm2pyro.guides.local import LocalGuide
@@ -20,15 +20,16 @@ def make_guide(
     sample_globals: Callable[[], dict[str, Tensor]],
     build: Callable[[dict[str, Tensor]], CopulaMixture],
     modules: Modules,
+    restored: Restored | None = None,
 ) -> Guide:
     """The guide of a config.
 
     Args:
         shapes: modality -> view -> shape of one row. sample_globals: the model's global sites. build: values -> mixture.
-        modules: encoders given from Python.
+        modules: encoders given from Python. restored: as for `make_encoder`.
     """
     locals_ = {
-        name: LocalGuide(make_encoder(config, name, shapes[name], modules), config.latent.dim, config.guide.local == "delta")
+        name: LocalGuide(make_encoder(config, name, shapes[name], modules, restored), config.latent.dim, config.guide.local == "delta")
         for name in config.modalities
     }
     globals_ = GLOBAL_GUIDES.get(config.guide.globals, "guide.globals")(sample_globals)

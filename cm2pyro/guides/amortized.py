@@ -27,7 +27,7 @@ class Guide(nn.Module):
             z_im ~ treatment(z_i,observed)                 missing        by default p(z_missing | z_observed) of the model,
                                                                         at the same draw of the global sites
 
-    An encoder runs on the rows that have its modality and no others. After a run without completions `choice` holds the
+    After a run without completions `choice` holds the
     log responsibilities of the drawn components, for the score-function term of the objective.
 
     Args:
@@ -62,15 +62,25 @@ class Guide(nn.Module):
         return [local.encoder for local in self._locals.values()]
 
     def represent(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """loc and scale of q(z_m | x_m), (B, M, D) each; 0 where the modality is missing."""
+        """loc and scale of q(z_m | x_m), (B, M, D) each; 0 where the modality is missing.
+
+        In training an encoder sees the rows that have its modality and no others, so that nothing else enters gradients or
+        running statistics. In evaluation it sees all rows, each at its place, and what belongs to missing ones is dropped:
+        so not even the rounding of a row's latents depends on what other rows have.
+        """
         locs, scales = [], []
         for m, name in enumerate(self.names):
-            rows = batch.observed[:, m].nonzero()[:, 0]
-            like = next(iter(batch.inputs[name].values()))
-            loc = scale = like.new_zeros(len(batch), self.dim)
-            if len(rows):
-                some_loc, some_scale = self._locals[name]({view: x[rows] for view, x in batch.inputs[name].items()})
-                loc, scale = loc.index_copy(0, rows, some_loc), scale.index_copy(0, rows, some_scale)
+            observed = batch.observed[:, m]
+            loc = scale = torch.zeros(len(batch), self.dim, device=observed.device)
+            if bool(observed.any()):
+                inputs = batch.inputs[name]
+                if self.training:
+                    rows = observed.nonzero()[:, 0]
+                    some_loc, some_scale = self._locals[name]({view: x[rows] for view, x in inputs.items()})
+                    loc, scale = loc.index_copy(0, rows, some_loc), scale.index_copy(0, rows, some_scale)
+                else:
+                    all_loc, all_scale = self._locals[name](inputs)
+                    loc, scale = all_loc.where(observed[:, None], loc), all_scale.where(observed[:, None], scale)
             locs.append(loc)
             scales.append(scale)
         return torch.stack(locs, 1), torch.stack(scales, 1)

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from cm2pyro.data.kind import Views
+from cm2pyro.data.columns import Views
 from cm2pyro.encoders import Encoder
 
 _LEAST_SCALE = 1e-3

@@ -275,7 +275,7 @@ class Trainer:
 
     def _save_best(self) -> None:
         if self.folder is not None:
-            header = {"epoch": self.progress.best_epoch, "apart": self.program.apart}
+            header = {"epoch": self.progress.best_epoch, "apart": self.program.apart, "architectures": self.program.architectures()}
             checkpoint.write(self.folder / "checkpoints" / "best.safetensors", self.best, header)
 
     def resume(self) -> None:

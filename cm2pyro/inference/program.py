@@ -12,7 +12,7 @@ from cm2pyro import sites
 from cm2pyro.config import Config
 from cm2pyro.data.dataset import Batch
 from cm2pyro.distributions.mixture import CopulaMixture
-from cm2pyro.encoders import Modules
+from cm2pyro.encoders import Modules, Restored
 from cm2pyro.guides import Guide, make_guide
 from cm2pyro.models import Model, make_model, make_structure
 
@@ -60,11 +60,19 @@ class Program(nn.Module):
 
     Args:
         shapes: modality -> view -> shape of one row. classes: of the task. modules: encoders given from Python.
+        restored: as for `make_encoder`, when the weights will be read from a checkpoint.
     """
 
     elbo: nn.Module
 
-    def __init__(self, config: Config, shapes: dict[str, dict[str, tuple[int, ...]]], classes: int, modules: Modules | None = None) -> None:
+    def __init__(
+        self,
+        config: Config,
+        shapes: dict[str, dict[str, tuple[int, ...]]],
+        classes: int,
+        modules: Modules | None = None,
+        restored: Restored | None = None,
+    ) -> None:
         super().__init__()
         self.config = config
         self.structure = make_structure(config)
@@ -72,7 +80,7 @@ class Program(nn.Module):
         # Parameters live in the modules, not in Pyro's global store: two fits in one process do not meet.
         with pyro.settings.context(module_local_params=True):
             self.model: Model = make_model(config, classes, self._build)
-            self.guide: Guide = make_guide(config, shapes, self.model.sample_globals, self._build, modules or {})
+            self.guide: Guide = make_guide(config, shapes, self.model.sample_globals, self._build, modules or {}, restored)
             self.trace_elbo = RecordedELBO()
             # Not registered as a submodule: it holds the same parameters, and a checkpoint would store them twice.
             object.__setattr__(self, "elbo", self.trace_elbo(self.model, self.guide))
@@ -120,6 +128,11 @@ class Program(nn.Module):
         """Begin the global sites at these values; those left out stay where they are."""
         with pyro.settings.context(module_local_params=True):
             self.guide.globals.start(values)
+
+    def architectures(self) -> dict[str, Any]:
+        """Of the encoders that have one: with it and the weights of a checkpoint the source of pretrained weights is not needed."""
+        encoders = zip(self.guide.names, self.guide.encoders(), strict=True)
+        return {name: encoder.architecture for name, encoder in encoders if encoder.architecture is not None}
 
     def regularised(self) -> list[nn.Parameter]:
         """Matrices of encoders, fusion and head, to which weight decay applies; never global sites or biases."""

@@ -1,0 +1,71 @@
+"""How much of a pretrained network is trained: all of it, its last blocks, small corrections (LoRA), or nothing."""
+
+import re
+from collections.abc import Sequence
+from typing import Annotated
+
+from pydantic import AfterValidator
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from cm2pyro.errors import ConfigError
+
+_FORM = re.compile(r"all|frozen|(last|lora):[1-9]\d{0,3}")
+
+
+def _check(tune: str) -> str:
+    if not _FORM.fullmatch(tune):
+        raise ValueError("expected all, frozen, last:N (the last N blocks) or lora:R (corrections of rank R); write one of them")
+    return tune
+
+
+Tune = Annotated[str, AfterValidator(_check)]
+
+
+def tuned(network: nn.Module, blocks: Sequence[nn.Module], tune: str) -> nn.Module:
+    """Freeze a network as asked; with LoRA its linear and convolutional layers get corrections W + B A, alone trained.
+
+    Args:
+        network: changed in place. blocks: its parts from input to output, for last:N.
+        tune: `all`, `frozen`, `last:N`, `lora:R`.
+
+    Raises:
+        ConfigError: more blocks than there are, or LoRA without the package peft.
+    """
+    kind, _, number = tune.partition(":")
+    if kind == "all":
+        return network
+    if kind == "lora":
+        return _with_lora(network, int(number))
+    kept = list(blocks)[-int(number) :] if kind == "last" else []
+    if kind == "last" and int(number) > len(blocks):
+        raise ConfigError(f"tune: {tune} asks for more than the network's {len(blocks)} blocks; write a smaller number, or all")
+    network.requires_grad_(False)
+    for block in kept:
+        block.requires_grad_(True)
+    return network
+
+
+def _with_lora(network: nn.Module, rank: int) -> nn.Module:
+    try:
+        from peft import LoraConfig, inject_adapter_in_model
+    except ImportError as error:
+        raise ConfigError("tune: lora needs the package peft; pip install 'cm2pyro[lora]'") from error
+    # Grouped convolutions have no correction of low rank.
+    targets = [
+        name for name, part in network.named_modules() if isinstance(part, nn.Linear) or (isinstance(part, nn.Conv2d) and part.groups == 1)
+    ]
+    network.requires_grad_(False)
+    adapted: nn.Module = inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=targets), network)
+    return adapted
+
+
+def hold_statistics(network: nn.Module, rows: int) -> None:
+    """Where it is frozen, or one row is there: normalisation over a batch uses its running statistics in training too, and leaves them.
+
+    Statistics of one picture would be those of that picture; and a frozen network must stay what it was.
+    """
+    for part in network.modules():
+        if isinstance(part, _BatchNorm):
+            frozen = part.weight is not None and not part.weight.requires_grad
+            part.train(network.training and rows > 1 and not frozen)
