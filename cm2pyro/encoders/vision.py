@@ -57,6 +57,7 @@ class CNN(Encoder):
     """
 
     views: ClassVar[tuple[str, ...]] = ("pixels",)
+    alike: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -95,6 +96,7 @@ class Backbone(Encoder):
     """
 
     views: ClassVar[tuple[str, ...]] = ("pixels",)
+    alike: ClassVar[bool] = True
     backbone: ClassVar[str]
 
     def __init__(
