@@ -17,31 +17,33 @@ TOKEN = "[blank]"
 
 _CORONAVIRUSES = """
     covid 2019*, covid 19*, covid*, ovid, corona virus disease 2019, corona virus disease 19, corona virus disease*, corona virus*,
-    corona, 2019 ncov*, ncov*, n cov, hcov*, cov 2*, sars cov 2*, sars cov*, sars*, severe acute respiratory syndrome*, mers cov*,
+    corona, 2019 ncov*, ncov*, n cov, hcov*, cov 2, sars cov 2*, sars cov*, sars, severe acute respiratory syndrome*, mers cov*,
     mers, middle east respiratory syndrome*"""
 _VIRUSES = """
     virus*, viral*, influenza*, parainfluenza*, swine flu, bird flu, flu, h1n1*, h5n1*, h7n9*, adenovir*, rhinovir*, enterovir*,
-    metapneumovir*, hantavir*, respiratory syncytial vir*, rsv, cytomegalovir*, cmv, herpes*, hsv*, varicella*, vzv, chicken pox,
-    zoster, measles, human immunodeficiency vir*, hiv*, aids, retrovir*, antiretrovir*, anti retrovir*, haart"""
+    metapneumovir*, hantavir*, respiratory syncytial vir*, rsv, cytomegalovir*, cmv, herpes*, hsv, hsv1, hsv2, varicella*, vzv,
+    chicken pox, zoster, measles, human immunodeficiency vir*, hiv, hiv1, hiv2, aids, retrovir*, antiretrovir*, anti retrovir*,
+    haart"""
 _BACTERIA = """
     bacteri*, strepto*, pneumococc*, staphylo*, mrsa, mssa, klebsiell*, legionel*, legionnaire*, e coli, escherichia*, mycoplasm*,
     chlamyd*, psittac*, pneumophil*, haemophilus, hemophilus, pseudomon*, moraxell*, acinetobacter*, enterobacter*, serratia,
     burkholderi*, coxiell*, q fever, anthrax, nocardi*, actinomyc*, mycobacteri*, tubercul*, tb, mtb, syphili*"""
 _FUNGI = """
-    fungal*, fungus, fungi, pneumocyst*, jirovec*, carinii, pcp, pjp, aspergill*, candida*, candidia*, candidosis, cryptococc*,
-    histoplasm*, coccidioid*, blastomyc*, mucormyc*"""
+    fungal*, fungus, fungi, pneumocyst*, jirovec*, carinii, pcp, pjp, aspergill*, candida, candidal, candidaemia, candidemia,
+    candidia*, candidosis, cryptococc*, histoplasm*, coccidioid*, blastomyc*, mucormyc*"""
 _SYNDROMES = """
     pneumoni*, bronchopneumon*, pleuropneumon*, parapneumon*, lipoid*, aspirat*, ards, acute respiratory distress syndrome*,
     respiratory distress syndrome*"""
 _TESTS = """
-    pcr*, rt pcr*, rrt pcr*, qpcr*, naat*, real time reverse transcript*, reverse transcript*, polymerase chain reaction*,
-    polymerase change reaction*, rna*, dna*, swab*, nasopharyngeal swab*, throat swab*, antigen*, legionella ag, immunofluoresc*,
-    serolog*, culture*"""
+    pcr, pcrs, rt pcr, rt pcrs, rrt pcr, qpcr, rt qpcr, naat, real time reverse transcript*, reverse transcript*, polymerase chain
+    reaction*, polymerase change reaction*, rna, dna, swab*, nasopharyngeal swab*, throat swab*, antigen*, legionella ag,
+    immunofluoresc*, serolog*, culture*"""
 
 # A space in a name stands for up to three signs that are neither letter nor digit, or for none ("SARS-CoV 2", "SARSCoV2"); a final `*`
-# for any inflection. Case, accents, wide letters and invisible characters do not matter. "ovid" is a COVID that lost its first letter.
+# for any inflection, where no ordinary word begins so. Case, accents, wide letters and invisible characters do not matter. "ovid" is a
+# COVID that lost its first letter.
 NAMES: tuple[str, ...] = tuple(
-    name.strip() for group in (_CORONAVIRUSES, _VIRUSES, _BACTERIA, _FUNGI, _SYNDROMES, _TESTS) for name in group.split(",")
+    " ".join(name.split()) for group in (_CORONAVIRUSES, _VIRUSES, _BACTERIA, _FUNGI, _SYNDROMES, _TESTS) for name in group.split(",")
 )
 
 _LETTER = r"[^\W_]"
