@@ -38,6 +38,14 @@ SOURCES = (
         "Archive or folder with the records.",
         options=(click.option("--outcomes", type=_PATH, help="File with the outcomes; without it the label is left out."),),
     ),
+    Source(
+        "covid-cxr",
+        "cm2pyro.data.covid_cxr",
+        "COVID-19 Image Data Collection: X-rays, notes, bedside values.",
+        "Folder with metadata.csv and images/.",
+        "train=0.6,val=0.15,test=0.25",
+        (click.option("--blank/--no-blank", default=True, show_default=True, help="Blank names of diseases and tests in the notes."),),
+    ),
 )
 
 
