@@ -25,7 +25,6 @@ class Encoder(nn.Module):
 
     views: ClassVar[tuple[str, ...]]
     given: ClassVar[bool] = False  # the features are the latent itself
-    alike: ClassVar[bool] = False  # untrained, it gives nearly the same features for all samples
     width: int
     said: tuple[str, ...] = ()
     architecture: dict[str, Any] | None = None

@@ -28,7 +28,6 @@ class Notes(Encoder):
     """
 
     views: ClassVar[tuple[str, ...]] = ("tokens",)
-    alike: ClassVar[bool] = True
 
     def __init__(self, shapes: dict[str, tuple[int, ...]], width: int, pool: Pool) -> None:
         super().__init__(shapes)

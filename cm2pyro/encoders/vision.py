@@ -57,7 +57,6 @@ class CNN(Encoder):
     """
 
     views: ClassVar[tuple[str, ...]] = ("pixels",)
-    alike: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -96,7 +95,6 @@ class Backbone(Encoder):
     """
 
     views: ClassVar[tuple[str, ...]] = ("pixels",)
-    alike: ClassVar[bool] = True
     backbone: ClassVar[str]
 
     def __init__(

@@ -61,17 +61,6 @@ class Guide(nn.Module):
         """The encoders, in the order of the modalities."""
         return [local.encoder for local in self._locals.values()]
 
-    def spread(self, batch: Batch) -> None:
-        """Before the first step: let locations differ between samples where the untrained encoders hardly do (`LocalGuide.spread`)."""
-        training = self.training
-        self.train()  # as in the first step, where normalisation goes by the batch
-        with torch.no_grad():
-            for m, name in enumerate(self.names):
-                local, rows = self._locals[name], batch.observed[:, m].nonzero()[:, 0]
-                if local.needs_spread and len(rows):
-                    local.spread(local.encoder({view: x[rows] for view, x in batch.inputs[name].items()}))
-        self.train(training)
-
     def represent(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """loc and scale of q(z_m | x_m), (B, M, D) each; 0 where the modality is missing.
 

@@ -7,8 +7,6 @@ from cm2pyro.data.columns import Views
 from cm2pyro.encoders import Encoder
 
 _LEAST_SCALE = 1e-3
-_ALIKE = 1e-4  # relative to the largest value; below, samples differ by rounding alone
-_SCALES_VARY = 0.1
 _FIRST_SCALE = -1.0  # softplus(-1) = 0.31: draws spread from the first step, but less than the latents themselves
 
 
@@ -62,31 +60,6 @@ class LocalGuide(nn.Module):
         if not encoder.given:
             linear = nn.Linear(encoder.width, dim if self.delta else 2 * dim)
             self.project = nn.Sequential(linear, RowNorm(dim)) if self.delta else linear
-
-    @property
-    def needs_spread(self) -> bool:
-        """Whether `spread` should be called before the first step."""
-        return self.encoder.alike and not self.delta
-
-    def spread(self, features: Tensor) -> None:
-        """Scale the projection so that over these samples locations have mean 0 and sd 1, and scales hardly differ.
-
-        The features of an untrained network of pictures or notes are nearly the same for all of them: noise would drown what
-        little the locations say, and many epochs would pass before the first gradient of use.
-
-        Args:
-            features: (n, width) of the untrained encoder.
-        """
-        linear = self.project
-        if not isinstance(linear, nn.Linear) or len(features) < 2:
-            return
-        with torch.no_grad():
-            out = linear(features)
-            sd = out.std(0).clamp_min(_ALIKE * out.abs().amax(0).clamp_min(_ALIKE))
-            target = torch.ones_like(sd)
-            target[self.dim :] = _SCALES_VARY
-            linear.weight.mul_((target / sd)[:, None])
-            linear.bias.copy_((linear.bias - out.mean(0)) * target / sd)
 
     def forward(self, inputs: Views) -> tuple[Tensor, Tensor]:
         """(n, ...) views of rows that have the modality -> loc (n, D), scale (n, D), 0 for a delta."""

@@ -29,7 +29,6 @@ Record = dict[str, Any]
 Report = Callable[[Record, list[str]], None]
 _VALIDATION_DRAWS = 20
 _CLIP = 1e-7
-_PILOT = 256  # rows that show how far untrained encoders tell samples apart
 
 
 class Trainer:
@@ -71,9 +70,6 @@ class Trainer:
 
     def start(self) -> None:
         """Place the mixture on the latents as they are now; the optimiser forgets what it knew of the global sites."""
-        if self.progress.epoch == 0:
-            pilot = torch.arange(min(_PILOT, len(self.train)))
-            self.program.guide.spread(self.train.batch(pilot).to(self.device))
         if self.progress.epoch == 0 and self.config.guide.local == "delta":
             # Normalised latents need their running statistics before the first latents mean anything.
             self.program.train()
