@@ -29,6 +29,7 @@ Record = dict[str, Any]
 Report = Callable[[Record, list[str]], None]
 _VALIDATION_DRAWS = 20
 _CLIP = 1e-7
+_PILOT = 4096  # rows that place the mixture, where encoding all would take as long as an epoch
 
 
 class Trainer:
@@ -76,10 +77,11 @@ class Trainer:
             with torch.no_grad():
                 for batch in self.train.batches(512):
                     self.program.guide.represent(batch.to(self.device))
+        pilot = monitor.sample(self.program, self.train, _PILOT)
         values = start_values(
             self.program.structure,
-            monitor.latents(self.program, self.train),
-            self.train.observed.to(self.device),
+            monitor.latents(self.program, pilot),
+            pilot.observed.to(self.device),
             self.config.fit.restarts,
             self.config.fit.seed,
         )
@@ -204,13 +206,20 @@ class Trainer:
         fit = self.config.fit
         if fit.schedule == "constant":
             return 1.0
-        total = fit.epochs * math.ceil(len(self.train) / fit.batch_size)
+        total = fit.epochs * self._steps
         return 0.5 * (1 + math.cos(math.pi * min(self.progress.step / total, 1.0)))
+
+    @property
+    def _steps(self) -> int:
+        """Optimiser steps of an epoch."""
+        return math.ceil(len(self.train) / self.config.fit.batch_size)
 
     def _follow(self) -> None:
         """Move the average towards the weights; early steps weigh more, so that the start is forgotten."""
         step = self.progress.step
         decay = min(self.config.fit.ema, (1 + step) / (10 + step))
+        if decay == 0 and step % self._steps:
+            return  # then it is the weights themselves, and they are read at the end of an epoch alone
         with torch.no_grad():
             for name, tensor in self.program.state_dict().items():
                 if tensor.is_floating_point():

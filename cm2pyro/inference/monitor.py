@@ -13,7 +13,7 @@ from cm2pyro.distributions.mixture import CopulaMixture
 from cm2pyro.inference.program import Program
 
 _SETTLE = 5  # epochs
-_ROWS = 2000  # enough for means of responsibilities
+_ROWS, _COSTLY_ROWS = 2000, 256  # enough for means of responsibilities; of pictures and notes fewer, since each epoch encodes them again
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Health:
     latent_sd: dict[str, float]
 
 
-def latents(program: Program, dataset: Dataset, batch_size: int = 512, seed: int | None = None) -> Tensor:
+def latents(program: Program, dataset: Dataset, batch_size: int = 256, seed: int | None = None) -> Tensor:
     """Locations of the observed latents, (N, M, D), in evaluation mode; with a seed one draw of each instead."""
     training = program.training
     program.eval()
@@ -45,11 +45,18 @@ def latents(program: Program, dataset: Dataset, batch_size: int = 512, seed: int
     return loc + scale * torch.randn(loc.shape, generator=torch.Generator().manual_seed(seed)).to(loc)
 
 
+def sample(program: Program, dataset: Dataset, rows: int) -> Dataset:
+    """The first rows where encoders of pictures or notes are at work; else the whole data set."""
+    costly = any(modality.kind in ("image", "text") for modality in program.config.modalities.values())
+    return dataset.take(range(rows)) if costly and len(dataset) > rows else dataset
+
+
 def health(program: Program, dataset: Dataset) -> Health:
-    """Computed on the first 2,000 rows."""
-    sample = dataset.take(range(min(_ROWS, len(dataset))))
-    z, mixture, names = latents(program, sample), program.mixture(), dataset.names
-    observed = sample.observed.to(z.device)
+    """Computed on the first rows: 2,000, or 256 where pictures or notes are encoded."""
+    some = sample(program, dataset, _COSTLY_ROWS)
+    some = some.take(range(min(_ROWS, len(some))))
+    z, mixture, names = latents(program, some), program.mixture(), dataset.names
+    observed = some.observed.to(z.device)
     responsibilities = mixture.responsibilities(z, observed).exp().mean(0)  # (T,)
     effective, spread = {}, {}
     for m, name in enumerate(names):
