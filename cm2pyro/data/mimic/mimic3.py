@@ -1,0 +1,86 @@
+"""MIMIC-III (v1.4): the official tables into a manifest, series, labels and, where NOTEEVENTS is there, notes.
+
+Read are PATIENTS, ADMISSIONS, ICUSTAYS, CHARTEVENTS, LABEVENTS and DIAGNOSES_ICD; none of the 17 variables is in OUTPUTEVENTS.
+"""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+
+import pandas as pd
+
+from cm2pyro.data.mimic.build import Request, Tables, build
+from cm2pyro.data.mimic.cohort import age_from_birth, assemble, exclude, read_keyed
+from cm2pyro.data.mimic.events import EVENT_COLUMNS, EventTable
+from cm2pyro.data.mimic.linked import Linked, mimic3_notes
+from cm2pyro.data.mimic.summary import Summary
+from cm2pyro.data.mimic.tables import Table, find_table
+from cm2pyro.data.mimic.variables import ITEMS, LABS
+
+__all__ = ["prepare"]
+
+_STAYS = {name: name for name in "subject_id hadm_id intime outtime first_careunit last_careunit first_wardid last_wardid".split()}
+_STAYS["icustay_id"] = "sample_id"
+_ADMISSIONS = {
+    name: name for name in "subject_id hadm_id admittime dischtime deathtime admission_type admission_location hospital_expire_flag".split()
+}
+_PATIENTS = {name: name for name in "subject_id gender dob dod".split()}
+
+
+def prepare(
+    records: str | Path,
+    out: str | Path,
+    splits: Mapping[str, float],
+    seed: int,
+    overwrite: bool,
+    hours: float = 48.0,
+    pairs: str = "partial",
+) -> Summary:
+    """Write `manifest.csv`, `vitals.parquet`, `static.parquet`, `prepared.json` and, if there is NOTEEVENTS, `notes.parquet` into `out`.
+
+    Args:
+        records: the folder with the tables, `.csv` or `.csv.gz`, headers in either case.
+        splits: split name -> fraction of the patients. seed: seeds the splits. overwrite: replace a folder that holds a `manifest.csv`.
+        hours: the window from the start of the stay, and the length that a stay must have.
+        pairs: `partial` keeps every stay, `matched` those that have a note too, where there are notes.
+
+    Raises:
+        ConfigError: the splits, the seed, an option or `out` cannot be used.
+        DataError: a table is missing, cut off or malformed, or no stay is left.
+    """
+    request = Request("mimic3", Path(records), Path(out), splits, seed, overwrite, hours, pairs)
+    request.check()
+    folder = request.records
+
+    def table(name: str, columns: Mapping[str, str] | tuple[str, ...]) -> Table:
+        found = find_table(folder, name, list(columns))
+        assert found is not None
+        return found
+
+    of_patients, of_admissions, of_stays = table("patients", _PATIENTS), table("admissions", _ADMISSIONS), table("icustays", _STAYS)
+    charts = table("chartevents", (*EVENT_COLUMNS, "icustay_id", "hadm_id", "error"))
+    labs = table("labevents", (*EVENT_COLUMNS, "hadm_id"))
+    of_diagnoses = table("diagnoses_icd", ("hadm_id", "icd9_code"))
+    of_notes = find_table(folder, "noteevents", None, optional=True)
+
+    patients = read_keyed(of_patients, _PATIENTS, "subject_id", ("dob", "dod"), gaps=("dob", "dod"))
+    admissions = read_keyed(of_admissions, _ADMISSIONS, "hadm_id", ("admittime", "dischtime", "deathtime"), gaps=("deathtime",))
+    stays = read_keyed(of_stays, _STAYS, "sample_id", ("intime", "outtime"), gaps=("outtime",))
+    cohort = assemble(stays, admissions, patients, of_stays)
+    cohort.stays["age"] = age_from_birth(cohort.stays.dob, cohort.stays.intime)
+    exclude(cohort, hours, (("first_careunit", "last_careunit"), ("first_wardid", "last_wardid")))
+    diagnoses = of_diagnoses.frame(["hadm_id", "icd9_code"]).set_axis(["hadm_id", "icd_code"], axis=1)
+    chart_items = tuple(item for item in ITEMS if item not in LABS)
+    events = [
+        EventTable(charts, "chartevents", chart_items, stay="icustay_id", hadm="hadm_id", error="error"),
+        EventTable(labs, "labevents", tuple(LABS), hadm="hadm_id"),
+    ]
+    links: list[Callable[[pd.DataFrame, Path], Linked]] = []
+    if of_notes is not None:
+        links.append(partial(mimic3_notes, of_notes.path, hours))
+    read = [of_patients, of_admissions, of_stays, charts, labs, of_diagnoses, *filter(None, [of_notes])]
+    flags = dict(zip(admissions.hadm_id, admissions.hospital_expire_flag, strict=True))
+    return build(
+        request,
+        Tables(cohort, admissions, flags, diagnoses.assign(icd_version="9"), events, links, [found.path.name for found in read]),
+    )
