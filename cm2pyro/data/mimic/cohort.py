@@ -10,11 +10,19 @@ from cm2pyro.data.mimic.tables import Table, timestamps
 from cm2pyro.errors import DataError
 from cm2pyro.registry import one_line
 
-__all__ = ["OLDEST", "Cohort", "Step", "assemble", "exclude", "read_keyed"]
+__all__ = ["ADMISSIONS", "OLDEST", "Cohort", "Step", "age_from_birth", "assemble", "exclude", "named", "read_keyed"]
 
 OLDEST = 90.0  # both databases hide ages above 89: MIMIC-III shows about 300, MIMIC-IV 91; all become this one number
 ADULT = 18.0
 _YEAR = 365.2425 * 24 * 3600  # seconds
+
+
+def named(columns: str) -> dict[str, str]:
+    """Columns that keep their names, separated by spaces, as `read_keyed` takes them."""
+    return {name: name for name in columns.split()}
+
+
+ADMISSIONS = named("subject_id hadm_id admittime dischtime deathtime admission_type admission_location hospital_expire_flag")
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from cm2pyro.data.mimic.build import Request, Tables, build
-from cm2pyro.data.mimic.cohort import age_from_birth, assemble, exclude, read_keyed
+from cm2pyro.data.mimic.cohort import ADMISSIONS, age_from_birth, assemble, exclude, named, read_keyed
 from cm2pyro.data.mimic.events import EVENT_COLUMNS, EventTable
 from cm2pyro.data.mimic.linked import Linked, mimic3_notes
 from cm2pyro.data.mimic.summary import Summary
@@ -19,12 +19,9 @@ from cm2pyro.data.mimic.variables import ITEMS, LABS
 
 __all__ = ["prepare"]
 
-_STAYS = {name: name for name in "subject_id hadm_id intime outtime first_careunit last_careunit first_wardid last_wardid".split()}
-_STAYS["icustay_id"] = "sample_id"
-_ADMISSIONS = {
-    name: name for name in "subject_id hadm_id admittime dischtime deathtime admission_type admission_location hospital_expire_flag".split()
-}
-_PATIENTS = {name: name for name in "subject_id gender dob dod".split()}
+# Column of the file, in lower case -> name here.
+_STAYS = named("subject_id hadm_id intime outtime first_careunit last_careunit first_wardid last_wardid") | {"icustay_id": "sample_id"}
+_PATIENTS = named("subject_id gender dob dod")
 
 
 def prepare(
@@ -57,14 +54,14 @@ def prepare(
         assert found is not None
         return found
 
-    of_patients, of_admissions, of_stays = table("patients", _PATIENTS), table("admissions", _ADMISSIONS), table("icustays", _STAYS)
+    of_patients, of_admissions, of_stays = table("patients", _PATIENTS), table("admissions", ADMISSIONS), table("icustays", _STAYS)
     charts = table("chartevents", (*EVENT_COLUMNS, "icustay_id", "hadm_id", "error"))
     labs = table("labevents", (*EVENT_COLUMNS, "hadm_id"))
     of_diagnoses = table("diagnoses_icd", ("hadm_id", "icd9_code"))
     of_notes = find_table(folder, "noteevents", None, optional=True)
 
     patients = read_keyed(of_patients, _PATIENTS, "subject_id", ("dob", "dod"), gaps=("dob", "dod"))
-    admissions = read_keyed(of_admissions, _ADMISSIONS, "hadm_id", ("admittime", "dischtime", "deathtime"), gaps=("deathtime",))
+    admissions = read_keyed(of_admissions, ADMISSIONS, "hadm_id", ("admittime", "dischtime", "deathtime"), gaps=("deathtime",))
     stays = read_keyed(of_stays, _STAYS, "sample_id", ("intime", "outtime"), gaps=("outtime",))
     cohort = assemble(stays, admissions, patients, of_stays)
     cohort.stays["age"] = age_from_birth(cohort.stays.dob, cohort.stays.intime)

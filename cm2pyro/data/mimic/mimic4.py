@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from cm2pyro.data.mimic.build import Request, Tables, build
-from cm2pyro.data.mimic.cohort import OLDEST, assemble, exclude, read_keyed
+from cm2pyro.data.mimic.cohort import ADMISSIONS, OLDEST, assemble, exclude, named, read_keyed
 from cm2pyro.data.mimic.events import EVENT_COLUMNS, EventTable
 from cm2pyro.data.mimic.linked import Linked, mimic4_notes, radiographs
 from cm2pyro.data.mimic.summary import Summary
@@ -19,11 +19,9 @@ from cm2pyro.data.mimic.variables import ITEMS, LABS
 
 __all__ = ["prepare"]
 
-_STAYS = {name: name for name in "subject_id hadm_id intime outtime first_careunit last_careunit".split()} | {"stay_id": "sample_id"}
-_ADMISSIONS = {
-    name: name for name in "subject_id hadm_id admittime dischtime deathtime admission_type admission_location hospital_expire_flag".split()
-}
-_PATIENTS = {name: name for name in "subject_id gender anchor_age anchor_year dod".split()}
+# Column of the file, in lower case -> name here.
+_STAYS = named("subject_id hadm_id intime outtime first_careunit last_careunit") | {"stay_id": "sample_id"}
+_PATIENTS = named("subject_id gender anchor_age anchor_year dod")
 
 
 def prepare(
@@ -60,7 +58,7 @@ def prepare(
         assert found is not None
         return found
 
-    of_patients, of_admissions, of_stays = table("patients", _PATIENTS), table("admissions", _ADMISSIONS), table("icustays", _STAYS)
+    of_patients, of_admissions, of_stays = table("patients", _PATIENTS), table("admissions", ADMISSIONS), table("icustays", _STAYS)
     charts = table("chartevents", (*EVENT_COLUMNS, "stay_id", "hadm_id"))
     labs = table("labevents", (*EVENT_COLUMNS, "hadm_id"))
     of_diagnoses = table("diagnoses_icd", ("hadm_id", "icd_code", "icd_version"))
@@ -69,7 +67,7 @@ def prepare(
     for name in ("anchor_age", "anchor_year"):
         lines = patients.index.to_numpy()
         patients[name] = numbers(patients[name].to_numpy(), lambda i, name=name: of_patients.where(lines[i], name))  # noqa: B023
-    admissions = read_keyed(of_admissions, _ADMISSIONS, "hadm_id", ("admittime", "dischtime", "deathtime"), gaps=("deathtime",))
+    admissions = read_keyed(of_admissions, ADMISSIONS, "hadm_id", ("admittime", "dischtime", "deathtime"), gaps=("deathtime",))
     stays = read_keyed(of_stays, _STAYS, "sample_id", ("intime", "outtime"), gaps=("outtime",))
     cohort = assemble(stays, admissions, patients, of_stays)
     # The anchor gives the age in one (shifted) year; the birthday is not known.

@@ -1,8 +1,8 @@
 """The cohort's stays by patient and time, and their measurements on disk until they are sorted.
 
 Memory: what a block of a table leaves is appended to one of `_BUCKETS` temporary files, by stay, and at the end one bucket at a time is
-sorted and written. The peak is one bucket, about a 64th of the kept rows at 18 bytes each, and its few sorted copies; the whole of MIMIC-III
-keeps some tens of millions of rows.
+sorted and written. The peak is one bucket, about a 64th of the kept rows at 18 bytes each, and its few sorted copies; the whole of
+MIMIC-III keeps some tens of millions of rows.
 """
 
 from pathlib import Path

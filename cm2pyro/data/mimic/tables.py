@@ -119,8 +119,7 @@ def find_table(folder: Path, name: str, columns: Sequence[str] | None, within: S
 
 def _header(path: Path) -> dict[str, str]:
     try:
-        opened = gzip.open(path, "rb") if path.suffix.lower() == ".gz" else path.open("rb")
-        with opened as stream:
+        with gzip.open(path, "rb") if path.suffix.lower() == ".gz" else path.open("rb") as stream:
             line = stream.readline(_BLOCK).decode("utf-8-sig")
         header = next(csv.reader([line], strict=True), [])
     except UnicodeDecodeError as error:

@@ -83,19 +83,16 @@ RANGES: dict[str, tuple[float, float]] = {
 
 # The values of the categorical variables in the order of the discretizer of mimic3-benchmarks; the code of a value is its place.
 # CareVue writes "4 Spontaneously" and MetaVision "Spontaneously" for the same answer; the lists keep both, and so do the codes.
-CATEGORIES: dict[str, tuple[str, ...]] = {
-    "capillary_refill_rate": ("0.0", "1.0"),
-    "gcs_eye": tuple("To Pain|3 To speech|1 No Response|4 Spontaneously|None|To Speech|Spontaneously|2 To pain".split("|")),
-    "gcs_motor": tuple(
-        "1 No Response|3 Abnorm flexion|Abnormal extension|No response|4 Flex-withdraws|Localizes Pain|Flex-withdraws|Obeys Commands|"
-        "Abnormal Flexion|6 Obeys Commands|5 Localizes Pain|2 Abnorm extensn".split("|")
-    ),
-    "gcs_total": tuple("11 10 13 12 15 14 3 5 4 7 6 9 8".split()),
-    "gcs_verbal": tuple(
-        "1 No Response|No Response|Confused|Inappropriate Words|Oriented|No Response-ETT|5 Oriented|Incomprehensible sounds|1.0 ET/Trach|"
-        "4 Confused|2 Incomp sounds|3 Inapprop words".split("|")
-    ),
+_VALUES = {
+    "capillary_refill_rate": "0.0|1.0",
+    "gcs_eye": "To Pain|3 To speech|1 No Response|4 Spontaneously|None|To Speech|Spontaneously|2 To pain",
+    "gcs_motor": "1 No Response|3 Abnorm flexion|Abnormal extension|No response|4 Flex-withdraws|Localizes Pain|Flex-withdraws|"
+    "Obeys Commands|Abnormal Flexion|6 Obeys Commands|5 Localizes Pain|2 Abnorm extensn",
+    "gcs_total": "11|10|13|12|15|14|3|5|4|7|6|9|8",
+    "gcs_verbal": "1 No Response|No Response|Confused|Inappropriate Words|Oriented|No Response-ETT|5 Oriented|Incomprehensible sounds|"
+    "1.0 ET/Trach|4 Confused|2 Incomp sounds|3 Inapprop words",
 }
+CATEGORIES: dict[str, tuple[str, ...]] = {name: tuple(values.split("|")) for name, values in _VALUES.items()}
 _REFILL = {"normal <3 secs": 0, "normal <3 seconds": 0, "brisk": 0, "abnormal >3 secs": 1, "abnormal >3 seconds": 1, "delayed": 1}
 
 
