@@ -134,7 +134,7 @@ def exclude(cohort: Cohort, hours: float, units: tuple[tuple[str, str], ...]) ->
     cohort.keep(~cohort.stays.hadm_id.duplicated(keep=False), "several stays in one admission")
     cohort.keep(cohort.stays.age >= ADULT, f"younger than {ADULT:.0f}")
     cohort.keep(cohort.stays.outtime.notna(), "without an end")
-    length = (cohort.stays.outtime - cohort.stays.intime) / pd.Timedelta(hours=1)
+    length = (cohort.stays.outtime - cohort.stays.intime).dt.total_seconds() / 3600
     cohort.keep(length >= hours, f"shorter than {hours:g} h")
 
 

@@ -65,8 +65,7 @@ def prepare(
 
     patients = read_keyed(of_patients, _PATIENTS, "subject_id", ("dod",), gaps=("dod",))
     for name in ("anchor_age", "anchor_year"):
-        lines = patients.index.to_numpy()
-        patients[name] = numbers(patients[name].to_numpy(), lambda i, name=name: of_patients.where(lines[i], name))  # noqa: B023
+        patients[name] = numbers(patients[name].to_numpy(), partial(_place, of_patients, patients.index, name))
     admissions = read_keyed(of_admissions, ADMISSIONS, "hadm_id", ("admittime", "dischtime", "deathtime"), gaps=("deathtime",))
     stays = read_keyed(of_stays, _STAYS, "sample_id", ("intime", "outtime"), gaps=("outtime",))
     cohort = assemble(stays, admissions, patients, of_stays)
@@ -98,3 +97,7 @@ def prepare(
             [found.path.name for found in read],
         ),
     )
+
+
+def _place(table: Table, lines: pd.Index, column: str, i: int) -> str:
+    return table.where(lines[i], column)

@@ -68,8 +68,10 @@ class Summary:
 
     def content(self) -> dict[str, Any]:
         """Plain JSON; without the folder, which can be moved."""
-        content = asdict(self) | {"stays": self.stays}
+        content: dict[str, Any] = {"source": self.source, "stays": self.stays} | vars(self)
         del content["out"]
+        content["steps"] = [asdict(step) for step in self.steps]
+        content["counts"] = {name: dict(counter) for name, counter in vars(self.counts).items()}
         return content
 
 
