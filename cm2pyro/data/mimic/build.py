@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cm2pyro.data.mimic.cohort import OLDEST, Cohort
-from cm2pyro.data.mimic.events import EventTable, stream
+from cm2pyro.data.mimic.events import EARLY, EventTable, stream
 from cm2pyro.data.mimic.labels import READMISSION_DAYS, mortality, readmission
 from cm2pyro.data.mimic.linked import Linked, phenotype_labels
 from cm2pyro.data.mimic.spool import Spool, Stays
@@ -34,6 +34,7 @@ RULES = {
     "readmission": f"death in the admission, or another admission of the patient 0 to {READMISSION_DAYS} days after discharge",
     "phenotypes": "diagnoses of the admission, coded after discharge",
     "window": "0 to `hours` after the start of the stay, ends included",
+    "before the stay": f"height and weight up to {EARLY // 3600} h before it, in a row that names the stay, count at hour 0",
     "rows without a stay": "given to the patient's stay that goes on at that time, if the admission is the same or not named",
     "repeats": "of several values at the same second the preferred item's count; numbers are averaged, of categories the smallest code",
     "categories": "integer codes: places in the lists under `categories`, by the text, else by the number",

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
@@ -13,20 +14,26 @@ from cm2pyro.data.mimic.tables import Rows, Table, numbers, rows, seconds, times
 from cm2pyro.data.mimic.values import Counts, convert
 from cm2pyro.data.mimic.variables import ITEMS
 
-__all__ = ["EVENT_COLUMNS", "EventTable", "stream"]
+__all__ = ["EARLY", "EVENT_COLUMNS", "EventTable", "stream"]
 
 EVENT_COLUMNS = ("subject_id", "itemid", "charttime", "value", "valuenum", "valueuom")
+# Height and weight at admission are charted on the full minute, just before the first second of the stay, or while the patient is brought
+# in. They do not change in those hours, so of a row that names the stay they count as known at its start.
+EARLY = 6 * 3600  # seconds
+_SIZE = [PLACE["height"], PLACE["weight"]]
+_VARIABLE = pd.Series({item: PLACE[variable] for item, (variable, _, _) in ITEMS.items()})
+_RANK = pd.Series({item: rank for item, (_, rank, _) in ITEMS.items()})
 
 
 @dataclass(frozen=True)
 class EventTable:
-    """A table of events. label: its name in the counts. items: ids that are looked for. stay, hadm, error: names of its columns, if any."""
+    """A table of events. label: its name in the counts. items: ids that are looked for. hadm, stay, error: names of its columns."""
 
     table: Table
     label: str
     items: tuple[int, ...]
+    hadm: str
     stay: str | None = None
-    hadm: str | None = None
     error: str | None = None
 
 
@@ -36,7 +43,7 @@ def stream(source: EventTable, stays: Stays, spool: Spool, counts: Counts) -> No
     Raises:
         DataError: the table cannot be read; a row of a patient of the cohort has a time or a number that is none.
     """
-    names = [*EVENT_COLUMNS, *filter(None, (source.stay, source.hadm, source.error))]
+    names = [*EVENT_COLUMNS, *filter(None, (source.hadm, source.stay, source.error))]
     wanted = pa.array([str(item) for item in source.items])
     subjects = pa.array(stays.subjects.tolist(), pa.string())
     for line, batch in source.table.batches(names):
@@ -69,20 +76,22 @@ def _measurements(block: Rows, source: EventTable, stays: Stays, counts: Counts)
     if source.stay:
         stay = np.where(named, stays.named(cells[source.stay], cells["subject_id"]), stay)
     drop(stay < 0, "no_stay")
-    if source.hadm:
-        hadm = cells[source.hadm]
-        drop(~named & (hadm != "") & (hadm != stays.hadm[stay]), "other_admission")
+    hadm = cells[source.hadm]
+    drop(~named & (hadm != "") & (hadm != stays.hadm[stay]), "other_admission")
+    items = cells["itemid"].astype(np.int64)
+    variable, rank = _VARIABLE.reindex(items).to_numpy(), _RANK.reindex(items).to_numpy()
     offset = when - stays.start[stay]
+    early = alive & named & (offset < 0) & (offset >= -EARLY) & np.isin(variable, _SIZE)
+    offset[early] = 0
     drop((offset < 0) | (offset > stays.window), "outside_window")
-    counts.assigned[source.label] += int((alive & ~named).sum())
+    counts.assigned[source.label] += int((alive & (~named if source.stay else hadm == "")).sum())
 
     at = np.flatnonzero(alive)
     number = numbers(cells["valuenum"][at], lambda i: table.where(lines[at[i]], "valuenum"))
-    items = cells["itemid"][at].astype(np.int64)
-    value, good = convert(items, cells["value"][at], number, cells["valueuom"][at], counts)
-    at, value, items = at[good], value[good], items[good]
+    value, good = convert(items[at], cells["value"][at], number, cells["valueuom"][at], counts)
+    at = at[good]
+    counts.early[source.label] += int(early[at].sum())
     records = np.zeros(len(at), RECORD)
-    records["stay"], records["second"], records["value"] = stay[at], offset[at], value
-    records["variable"] = [PLACE[ITEMS[item][0]] for item in items.tolist()]
-    records["rank"] = [ITEMS[item][1] for item in items.tolist()]
+    records["stay"], records["second"], records["value"] = stay[at], offset[at], value[good]
+    records["variable"], records["rank"] = variable[at], rank[at]
     return records

@@ -105,6 +105,7 @@ class Spool:
             for bucket in sorted(self._buckets):
                 records = np.fromfile(self._path(bucket), RECORD)
                 self._path(bucket).unlink()
+                counts.dropped["unmatched_stay"] += int((~keep[records["stay"]]).sum())
                 records = _one_each(records[keep[records["stay"]]], alphabetical, counts)
                 variable = records["variable"].astype(np.int64)
                 kept += np.bincount(variable, minlength=len(VARIABLES))

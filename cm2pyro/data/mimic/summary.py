@@ -56,7 +56,8 @@ class Summary:
             + (f", {len(phenotypes)} phenotypes, {sum(phenotypes) / n:.1f} a stay" if phenotypes else "")
             + f"; the hospital's own flag of death differs for {self.flags_differ:,}",
             f"values: {sum(counts.kept.values()):,} of {read:,} rows of the 17 variables ({_listed(counts.read)}); "
-            f"given to a stay by patient and time: {_listed(counts.assigned)}",
+            f"given to a stay by patient and time: {_listed(counts.assigned)}; "
+            f"height and weight from just before the stay: {_listed(counts.early)}",
             f"dropped rows: {_listed(counts.dropped)}",
         ]
         for what, counter in (("impossible", counts.impossible), ("unreadable", counts.unreadable), ("unknown units", counts.units)):

@@ -23,6 +23,7 @@ REASONS = (
     "unit",
     "impossible",
     "repeated",
+    "unmatched_stay",
 )
 
 
@@ -32,15 +33,18 @@ class Counts:
 
     Attributes:
         read: rows by table. dropped: rows by reason, see `REASONS`. impossible: by variable. units: unknown ones, by variable and unit.
-        unreadable: by variable. assigned: rows that name no stay and were given one by patient and time, by table. kept: by variable.
+        unreadable: by variable. assigned: rows that name no stay (laboratory: no
+        admission) and lie in the window of one, by table.
+        early: heights and weights from just before the stay, by table. kept: by variable.
     """
 
     read: Counter[str] = field(default_factory=Counter)
-    dropped: Counter[str] = field(default_factory=Counter)
+    dropped: Counter[str] = field(default_factory=lambda: Counter(dict.fromkeys(REASONS, 0)))
     impossible: Counter[str] = field(default_factory=Counter)
     unreadable: Counter[str] = field(default_factory=Counter)
     units: Counter[str] = field(default_factory=Counter)
     assigned: Counter[str] = field(default_factory=Counter)
+    early: Counter[str] = field(default_factory=Counter)
     kept: Counter[str] = field(default_factory=Counter)
 
 
@@ -61,7 +65,9 @@ def convert(
             found = np.array([np.nan if code is None else code for code in codes])
             _count(counts, "unreadable", variable, np.isnan(found))
         else:
-            found = _number(variable, text[here], number[here], np.array([plain_unit(u) or own for u in unit[here]], dtype=object), counts)
+            place, written = pd.factorize(unit[here])
+            units = np.array([plain_unit(u) or own for u in written], dtype=object)[place]
+            found = _number(variable, text[here], number[here], units, counts)
         value[here] = found
     return value, ~np.isnan(value)
 
