@@ -104,8 +104,8 @@ def find_table(folder: Path, name: str, columns: Sequence[str] | None, within: S
     if not found:
         if optional:
             return None
-        where = " or in its folder ".join(["", *within])
-        raise DataError(f"{folder}: has no {name}.csv or {name}.csv.gz{where}, which is needed; download it into that folder")
+        where = f", nor has its folder {' or '.join(within)}" if within else ""
+        raise DataError(f"{folder}: has no {name}.csv or {name}.csv.gz{where}; expected the table; download it into that folder")
     if len(found) > 1:
         raise DataError(
             f"{folder}: has both {found[0].relative_to(folder)} and {found[1].relative_to(folder)}; expected one; remove the other"

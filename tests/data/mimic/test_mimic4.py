@@ -62,9 +62,9 @@ def test_refusals(tmp_path: Path, mimic4: Any) -> None:
         run(tmp_path, mimic4)
     mimic4.rows["hosp/patients"][2]["anchor_age"] = 50
     (mimic4.write(tmp_path / "mimic") / "icu" / "icustays.csv.gz").unlink()
-    with pytest.raises(DataError, match=r"has no icustays\.csv or icustays\.csv\.gz or in its folder hosp or in its folder icu"):
+    with pytest.raises(DataError, match=r"has no icustays\.csv or icustays\.csv\.gz , nor has its folder hosp or icu"):
         prepare(records=tmp_path / "mimic", out=tmp_path / "out", splits=SPLITS, seed=0, overwrite=False)
+    (tmp_path / "out" / "cxr").mkdir(parents=True)
+    (tmp_path / "out" / "manifest.csv").touch()
     with pytest.raises(ConfigError, match="holds the input"):
-        (tmp_path / "out" / "cxr").mkdir(parents=True)
-        (tmp_path / "out" / "manifest.csv").touch()
         run(tmp_path, mimic4, cxr=tmp_path / "out" / "cxr", overwrite=True)
