@@ -55,7 +55,7 @@ SOURCES = (
         "mimic3",
         "cm2pyro.data.mimic.mimic3",
         "MIMIC-III: 17 variables of the first hours in intensive care, notes; mortality, readmission, 25 phenotypes.",
-        "Folder with the official tables, .csv or .csv.gz.",
+        "Folder with the official tables, .csv or .csv.gz, or a task folder made by mimic3-benchmarks.",
         "train=0.7,val=0.15,test=0.15",
         _MIMIC,
     ),

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from cm2pyro.data.mimic.cohort import OLDEST, Cohort
 from cm2pyro.data.mimic.events import EARLY, EventTable, stream
 from cm2pyro.data.mimic.labels import READMISSION_DAYS, mortality, readmission
-from cm2pyro.data.mimic.linked import Linked, phenotype_labels
+from cm2pyro.data.mimic.linked import Link, phenotype_labels
 from cm2pyro.data.mimic.spool import Spool, Stays
 from cm2pyro.data.mimic.summary import Summary
 from cm2pyro.data.mimic.values import Counts
@@ -76,17 +76,17 @@ class Tables:
 
     Attributes:
         cohort: after `exclude`; its stays have the columns of `STATIC` too. admissions: all of them: subject_id, hadm_id, admittime.
-        flags: hadm_id -> the database's own flag of death in the admission. diagnoses: hadm_id, icd_code, icd_version, or None.
-        events: the tables with measurements. links: other modalities; each is called with the stays and the folder to write to.
+        flags: hadm_id -> the database's own flag of death in the admission. diagnoses: hadm_id, icd_code, icd_version.
+        events: the tables with measurements. links: other modalities.
         sources: the files that were read.
     """
 
     cohort: Cohort
     admissions: pd.DataFrame
     flags: dict[str, str]
-    diagnoses: pd.DataFrame | None
+    diagnoses: pd.DataFrame
     events: list[EventTable]
-    links: list[Callable[[pd.DataFrame, Path], Linked]] = field(default_factory=list)
+    links: list[Link] = field(default_factory=list)
     sources: list[str] = field(default_factory=list)
 
 
@@ -109,16 +109,20 @@ def build(request: Request, tables: Tables) -> Summary:
         cohort.keep(spool.values > 0, f"without an event within {hours:g} h")
         _check_left(request, cohort)
 
-        linked = [link(cohort.stays[["sample_id", "subject_id", "hadm_id", "intime", "outtime"]], folder) for link in tables.links]
+        linked = [link(cohort.stays[["sample_id", "subject_id", "hadm_id", "intime", "outtime"]]) for link in tables.links]
         if request.pairs == "matched":
             for modality in linked:
-                cohort.keep(cohort.stays.sample_id.isin(modality.samples), f"without {modality.name} (--pairs matched)")
+                cohort.keep(cohort.stays.sample_id.isin(modality.frame.sample_id), f"without {modality.name} (--pairs matched)")
             _check_left(request, cohort)
         stays = cohort.stays
         coverage = spool.write(folder / "vitals.parquet", index.ids, set(stays.sample_id), counts)
         events.rmdir()
 
-        manifest, disagree = _manifest(request, tables, linked)
+        manifest, disagree = _manifest(request, tables)
+        for modality in linked:
+            column = modality.write(modality.frame[modality.frame.sample_id.isin(stays.sample_id)], folder)
+            if column is not None:
+                manifest[modality.name] = manifest.sample_id.map(column).fillna("")
         static = stays[["sample_id", *STATIC]].replace({"": None})
         pq.write_table(pa.Table.from_pandas(static, preserve_index=False), folder / "static.parquet")
         summary = Summary(
@@ -153,7 +157,7 @@ def _check_left(request: Request, cohort: Cohort) -> None:
         )
 
 
-def _manifest(request: Request, tables: Tables, linked: list[Linked]) -> tuple[pd.DataFrame, int]:
+def _manifest(request: Request, tables: Tables) -> tuple[pd.DataFrame, int]:
     """The manifest, and for how many stays the database's own flag of death says otherwise."""
     stays = tables.cohort.stays
     split_of = assign_splits(stays.subject_id, request.splits, request.seed)
@@ -166,10 +170,6 @@ def _manifest(request: Request, tables: Tables, linked: list[Linked]) -> tuple[p
         "label_mortality": died.astype(np.int64),
         "label_readmission": again.astype(np.int64),
     }
-    if tables.diagnoses is not None:
-        columns |= phenotype_labels(tables.diagnoses, stays)
-    for modality in linked:
-        if modality.column is not None:
-            columns[modality.name] = stays.sample_id.map(modality.column).fillna("")
+    columns |= phenotype_labels(tables.diagnoses, stays)
     flags = stays.hadm_id.map(tables.flags)
     return pd.DataFrame(columns), int(((flags == "1") != died).sum())

@@ -1,7 +1,7 @@
-"""Modalities beside the series: each says which stays have it, and writes its own files."""
+"""Modalities beside the series: each finds which stays have it, and writes what belongs to the stays that are left in the end."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-__all__ = ["Linked", "mimic3_notes", "mimic4_notes", "phenotype_labels", "radiographs"]
+__all__ = ["Link", "Linked", "phenotype_labels", "radiographs", "radiology_reports", "ward_notes"]
 
 
 @dataclass(frozen=True)
@@ -18,36 +18,44 @@ class Linked:
     """A modality of the stays.
 
     Attributes:
-        name: of the modality, and of its column in the manifest. samples: ids that have it. counts: for the summary.
-        file: what was written into the folder. column: sample_id -> cell of the manifest, or None where a table holds the modality.
+        name: of the modality, and of its column in the manifest. file: what `write` makes in the folder. counts: for the summary.
+        frame: `sample_id` and what else it takes to write the modality.
+        write: from the rows of `frame` that are left and the folder to sample_id -> cell of the manifest, or to None where the modality
+            lives in a table of its own.
     """
 
     name: str
-    samples: set[str]
     file: str
-    counts: dict[str, int] = field(default_factory=dict)
-    column: dict[str, str] | None = None
+    counts: dict[str, int]
+    frame: pd.DataFrame
+    write: Callable[[pd.DataFrame, Path], dict[str, str] | None]
 
     def report(self, samples: Iterable[str]) -> dict[str, int]:
         """Counts, first the stays of the manifest that have it."""
-        return {"stays": len(self.samples.intersection(samples))} | self.counts
+        return {"stays": len(set(self.frame.sample_id).intersection(samples))} | self.counts
 
 
-def mimic3_notes(path: Path, hours: float, stays: pd.DataFrame, folder: Path) -> Linked:
-    """Notes of NOTEEVENTS, the file `path`, into `folder`/notes.parquet. stays: sample_id, subject_id, hadm_id, intime, outtime."""
-    from cm2pyro.data.mimic import notes
-
-    return _notes(*notes.mimic3_notes(stays, path, hours), folder)
+# From the stays, sample_id, subject_id, hadm_id, intime and outtime, to a modality of theirs.
+Link = Callable[[pd.DataFrame], Linked]
 
 
-def mimic4_notes(source: Path, hours: float, stays: pd.DataFrame, folder: Path) -> Linked:
-    """Radiology reports of MIMIC-IV-Note, in the folder `source`, into `folder`/notes.parquet."""
-    from cm2pyro.data.mimic import notes
+def ward_notes(path: Path, hours: float, stays: pd.DataFrame) -> Linked:
+    """Notes of MIMIC-III from the file NOTEEVENTS."""
+    from cm2pyro.data.mimic.notes import mimic3_notes
 
-    return _notes(*notes.mimic4_notes(stays, source, hours), folder)
+    frame, counts = mimic3_notes(stays, path, hours)
+    return Linked("note", "notes.parquet", counts, frame, _write_notes)
 
 
-def _notes(frame: pd.DataFrame, counts: dict[str, int], folder: Path) -> Linked:
+def radiology_reports(folder: Path, hours: float, stays: pd.DataFrame) -> Linked:
+    """Radiology reports of MIMIC-IV-Note."""
+    from cm2pyro.data.mimic.notes import mimic4_notes
+
+    frame, counts = mimic4_notes(stays, folder, hours)
+    return Linked("note", "notes.parquet", counts, frame, _write_notes)
+
+
+def _write_notes(frame: pd.DataFrame, folder: Path) -> None:
     columns = {
         "sample_id": pa.array(frame.sample_id.tolist(), pa.string()),
         "hours": pa.array(frame.hours.to_numpy(np.float64)),
@@ -55,16 +63,14 @@ def _notes(frame: pd.DataFrame, counts: dict[str, int], folder: Path) -> Linked:
         "category": pa.array(frame.category.tolist(), pa.string()),
     }
     pq.write_table(pa.table(columns), folder / "notes.parquet")
-    return Linked("note", set(frame.sample_id), "notes.parquet", counts)
 
 
-def radiographs(source: Path, hours: float, stays: pd.DataFrame, folder: Path) -> Linked:
-    """The last frontal radiograph of each stay from MIMIC-CXR-JPG, in the folder `source`, as grey pictures in `folder`/images."""
-    from cm2pyro.data.mimic import cxr
+def radiographs(folder: Path, hours: float, stays: pd.DataFrame) -> Linked:
+    """The last frontal radiograph of each stay from MIMIC-CXR-JPG; written as grey pictures."""
+    from cm2pyro.data.mimic.cxr import export, link
 
-    found, counts = cxr.link(stays, source, hours)
-    column = cxr.export(found, folder)
-    return Linked("image", set(column), "images", counts, dict(column))
+    frame, counts = link(stays, folder, hours)
+    return Linked("image", "images", counts, frame, export)
 
 
 def phenotype_labels(diagnoses: pd.DataFrame, stays: pd.DataFrame) -> dict[str, Any]:

@@ -3,19 +3,19 @@
 Read are PATIENTS, ADMISSIONS, ICUSTAYS, CHARTEVENTS, LABEVENTS and DIAGNOSES_ICD; none of the 17 variables is in OUTPUTEVENTS.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
-import pandas as pd
-
+from cm2pyro.data.mimic.benchmarks_folder import FolderSummary, is_benchmarks_folder, prepare_folder
 from cm2pyro.data.mimic.build import Request, Tables, build
 from cm2pyro.data.mimic.cohort import ADMISSIONS, age_from_birth, assemble, exclude, named, read_keyed
 from cm2pyro.data.mimic.events import EVENT_COLUMNS, EventTable
-from cm2pyro.data.mimic.linked import Linked, mimic3_notes
+from cm2pyro.data.mimic.linked import Link, ward_notes
 from cm2pyro.data.mimic.summary import Summary
 from cm2pyro.data.mimic.tables import Table, find_table
 from cm2pyro.data.mimic.variables import ITEMS, LABS
+from cm2pyro.errors import ConfigError
 
 __all__ = ["prepare"]
 
@@ -32,11 +32,12 @@ def prepare(
     overwrite: bool,
     hours: float = 48.0,
     pairs: str = "partial",
-) -> Summary:
+) -> Summary | FolderSummary:
     """Write `manifest.csv`, `vitals.parquet`, `static.parquet`, `prepared.json` and, if there is NOTEEVENTS, `notes.parquet` into `out`.
 
     Args:
-        records: the folder with the tables, `.csv` or `.csv.gz`, headers in either case.
+        records: the folder with the tables, `.csv` or `.csv.gz`, headers in either case; or a task folder that mimic3-benchmarks has
+            prepared, see `prepare_folder`, which then does all.
         splits: split name -> fraction of the patients. seed: seeds the splits. overwrite: replace a folder that holds a `manifest.csv`.
         hours: the window from the start of the stay, and the length that a stay must have.
         pairs: `partial` keeps every stay, `matched` those that have a note too, where there are notes.
@@ -47,6 +48,10 @@ def prepare(
     """
     request = Request("mimic3", Path(records), Path(out), splits, seed, overwrite, hours, pairs)
     request.check()
+    if is_benchmarks_folder(request.records):
+        if hours != 48 or pairs != "partial":
+            raise ConfigError(f"{records}: is a task folder of mimic3-benchmarks, which has its window; leave --hours and --pairs out")
+        return prepare_folder(request.records, request.out, splits, seed, overwrite)
     folder = request.records
 
     def table(name: str, columns: Mapping[str, str] | tuple[str, ...]) -> Table:
@@ -72,9 +77,9 @@ def prepare(
         EventTable(charts, "chartevents", chart_items, stay="icustay_id", hadm="hadm_id", error="error"),
         EventTable(labs, "labevents", tuple(LABS), hadm="hadm_id"),
     ]
-    links: list[Callable[[pd.DataFrame, Path], Linked]] = []
+    links: list[Link] = []
     if of_notes is not None:
-        links.append(partial(mimic3_notes, of_notes.path, hours))
+        links.append(partial(ward_notes, of_notes.path, hours))
     read = [of_patients, of_admissions, of_stays, charts, labs, of_diagnoses, *filter(None, [of_notes])]
     flags = dict(zip(admissions.hadm_id, admissions.hospital_expire_flag, strict=True))
     return build(

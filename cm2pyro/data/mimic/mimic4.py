@@ -1,9 +1,10 @@
-"""MIMIC-IV (v2): the official tables into a manifest, series, labels and, where they are named, radiographs and radiology reports.
+"""MIMIC-IV: the official tables into a manifest, series, labels and, where they are named, radiographs and radiology reports.
 
-Read are patients, admissions, labevents and diagnoses_icd of `hosp`, icustays and chartevents of `icu`; the files may also lie together.
+Read are patients, admissions, labevents and diagnoses_icd of `hosp`, icustays and chartevents of `icu`; the files may also lie together, or in
+`core` as in v1.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pandas as pd
 from cm2pyro.data.mimic.build import Request, Tables, build
 from cm2pyro.data.mimic.cohort import ADMISSIONS, OLDEST, assemble, exclude, named, read_keyed
 from cm2pyro.data.mimic.events import EVENT_COLUMNS, EventTable
-from cm2pyro.data.mimic.linked import Linked, mimic4_notes, radiographs
+from cm2pyro.data.mimic.linked import Link, radiographs, radiology_reports
 from cm2pyro.data.mimic.summary import Summary
 from cm2pyro.data.mimic.tables import Table, find_table, numbers
 from cm2pyro.data.mimic.variables import ITEMS, LABS
@@ -54,7 +55,7 @@ def prepare(
     folder = request.records
 
     def table(name: str, columns: Mapping[str, str] | tuple[str, ...]) -> Table:
-        found = find_table(folder, name, list(columns), within=("hosp", "icu"))
+        found = find_table(folder, name, list(columns), within=("hosp", "icu", "core"))
         assert found is not None
         return found
 
@@ -78,11 +79,11 @@ def prepare(
         EventTable(charts, "chartevents", chart_items, stay="stay_id", hadm="hadm_id"),
         EventTable(labs, "labevents", tuple(LABS), hadm="hadm_id"),
     ]
-    links: list[Callable[[pd.DataFrame, Path], Linked]] = []
+    links: list[Link] = []
     if cxr is not None:
         links.append(partial(radiographs, cxr, hours))
     if notes is not None:
-        links.append(partial(mimic4_notes, notes, hours))
+        links.append(partial(radiology_reports, notes, hours))
     read = [of_patients, of_admissions, of_stays, charts, labs, of_diagnoses]
     flags = dict(zip(admissions.hadm_id, admissions.hospital_expire_flag, strict=True))
     return build(

@@ -60,7 +60,7 @@ class Tables:
 START = "2150-01-01 10:30:00"
 
 # stay, patient, admission, first and last unit, first and last ward, start, end; the comment says what becomes of it.
-STAYS = [
+STAYS: list[tuple] = [
     (201, 1, 11, "MICU", "MICU", 5, 5, START, "2150-01-05 10:30:00"),  # kept; its values are below
     (202, 2, 12, "SICU", "SICU", 5, 5, START, "2150-01-03 10:30:00"),  # kept: exactly 48 h; dies in hospital
     (203, 3, 13, "MICU", "MICU", 5, 5, START, "2150-01-05 00:00:00"),  # kept; comes back after 30 days to the minute
@@ -80,7 +80,7 @@ STAYS = [
 ]
 
 # patient, admission, stay, item, time, text, number, unit, error
-CHARTS = [
+CHARTS: list[tuple] = [
     (1, 11, 201, 220045, "2150-01-01 10:30:00", "80", 80, "bpm", 0),  # kept: the first second of the window
     (1, 11, 201, 220045, "2150-01-03 10:30:00", "81", 81, "bpm", 0),  # kept: the last one
     (1, 11, 201, 220045, "2150-01-03 10:30:01", "82", 82, "bpm", 0),  # outside_window
@@ -124,7 +124,7 @@ CHARTS = [
 ]
 
 # patient, admission, item, time, text, number, unit
-LABS = [
+LABS: list[tuple] = [
     (1, 11, 50931, "2150-01-01 15:30:00", "100", 100, "mg/dL"),  # kept
     (1, "", 50931, "2150-01-01 16:30:00", "10", 10, "mmol/L"),  # kept
     (1, "", 50931, "2150-01-01 09:30:00", "100", 100, "mg/dL"),  # no_stay: before it began
@@ -180,7 +180,7 @@ def mimic3() -> Tables:
         born = {8: "2132-06-01 00:00:00", 16: "1850-01-01 00:00:00"}.get(patient, "2090-01-01 00:00:00")
         died = {16: "2150-01-04 00:00:00"}.get(patient, "")
         tables.add("PATIENTS", SUBJECT_ID=patient, GENDER="FM"[patient % 2], DOB=born, DOD=died)
-    for _, patient, admission, *_ in {row[2]: row for row in STAYS if row[2] not in (99, "")}.values():
+    for patient, admission in sorted({(int(row[1]), int(row[2])) for row in STAYS if row[2] not in (99, "")}):
         cells = {"DEATHTIME": "2150-01-03 20:00:00", "HOSPITAL_EXPIRE_FLAG": 1} if patient == 2 else {"HOSPITAL_EXPIRE_FLAG": 0}
         admit(tables, patient, admission, "2150-01-01 08:00:00", "2150-01-10 12:00:00", **cells)
     admit(tables, 3, 33, "2150-02-09 12:00:00", "2150-02-12 12:00:00", HOSPITAL_EXPIRE_FLAG=0)

@@ -96,7 +96,7 @@ def test_the_known_counts(demo: Demo) -> None:
 def test_labels_agree_with_another_route(demo: Demo) -> None:
     stays, admissions = demo.table("icustays").set_index(demo.stay), demo.table("admissions").set_index("hadm_id")
     for sample, row in demo.manifest.iterrows():
-        admission = admissions.loc[stays.hadm_id[sample]]
+        admission = admissions.loc[stays.at[sample, "hadm_id"]]
         # In the demos the hospital's own flag agrees with the dates for every stay of the cohort.
         died = bool(admission.hospital_expire_flag)
         assert row.label_mortality == died
@@ -166,7 +166,8 @@ def test_tables_are_sorted_and_plausible(demo: Demo) -> None:
     assert vitals.equals(vitals.sort_values(["sample_id", "hours", "variable"], ignore_index=True))
     assert not vitals.duplicated(["sample_id", "hours", "variable"]).any()
     assert vitals.hours.between(0, 48).all()
-    for variable, values in vitals.groupby("variable").value:
+    for name, values in vitals.groupby("variable").value:
+        variable = str(name)
         low, high = RANGES.get(variable) or (0, len(CATEGORIES[variable]) - 1)
         assert values.between(low, high).all()
     content = json.loads((demo.out / "prepared.json").read_text())

@@ -21,7 +21,9 @@ SPLITS = {"train": 0.6, "val": 0.2, "test": 0.2}
 def run(root: Path, tables: Any, compressed: bool = True, swap: bool = False, **changes: Any) -> tuple[Path, Summary]:
     records = tables.write(root / "mimic", compressed, swap)
     options: dict[str, Any] = {"splits": SPLITS, "seed": 0, "overwrite": False} | changes
-    return root / "out", prepare(records=records, out=root / "out", **options)
+    summary = prepare(records=records, out=root / "out", **options)
+    assert isinstance(summary, Summary)
+    return root / "out", summary
 
 
 def refused(root: Path, records: Path, kind: type[CM2Error], *says: str, **changes: Any) -> None:
@@ -174,6 +176,7 @@ def test_notes_may_be_absent(tmp_path: Path, mimic3: Any) -> None:
     records = mimic3.write(tmp_path / "mimic")
     (records / "NOTEEVENTS.csv.gz").unlink()
     summary = prepare(records=records, out=tmp_path / "out", splits=SPLITS, seed=0, overwrite=False)
+    assert isinstance(summary, Summary)
     assert summary.modalities == {}
     assert not (tmp_path / "out" / "notes.parquet").exists()
 
@@ -261,3 +264,12 @@ def test_overwrite_never_deletes_its_own_input(tmp_path: Path, mimic3: Any) -> N
     with pytest.raises(ConfigError, match="holds the input"):
         prepare(records=records, out=out, splits=SPLITS, seed=0, overwrite=True)
     assert (records / "PATIENTS.csv.gz").exists()
+
+
+def test_a_task_folder_of_mimic3_benchmarks_is_read_as_one(tmp_path: Path) -> None:
+    """Its own tests are beside `prepare_folder`; here only that it is found, and that it takes no window."""
+    records = tmp_path / "task"
+    (records / "train").mkdir(parents=True)
+    (records / "train" / "listfile.csv").write_text("stay,y_true\n")
+    refused(tmp_path, records, DataError, "has no episodes")
+    refused(tmp_path, records, ConfigError, "leave --hours and --pairs out", hours=24.0)

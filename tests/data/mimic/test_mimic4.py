@@ -58,7 +58,7 @@ def test_the_files_may_lie_together(tmp_path: Path, mimic4: Any) -> None:
     assert prepare(records=records, out=tmp_path / "out", splits=SPLITS, seed=0, overwrite=False).stays == 5
 
 
-def link_files(root: Path) -> dict[str, Path]:
+def link_files(root: Path) -> dict[str, Any]:
     """MIMIC-CXR-JPG with an image of stays 201 and 203, and MIMIC-IV-Note with a report on 201 and 202."""
     header = "dicom_id,subject_id,study_id,PerformedProcedureStepDescription,ViewPosition,Rows,Columns,StudyDate,StudyTime"
     lines = [header]
@@ -118,7 +118,7 @@ def test_refusals(tmp_path: Path, mimic4: Any) -> None:
         run(tmp_path, mimic4)
     mimic4.rows["hosp/patients"][2]["anchor_age"] = 50
     (mimic4.write(tmp_path / "mimic") / "icu" / "icustays.csv.gz").unlink()
-    with pytest.raises(DataError, match=r"has no icustays\.csv or icustays\.csv\.gz, nor has its folder hosp or icu"):
+    with pytest.raises(DataError, match=r"has no icustays\.csv or icustays\.csv\.gz, nor has its folder hosp or icu or core"):
         prepare(records=tmp_path / "mimic", out=tmp_path / "out", splits=SPLITS, seed=0, overwrite=False)
     (tmp_path / "out" / "cxr").mkdir(parents=True)
     (tmp_path / "out" / "manifest.csv").touch()

@@ -29,7 +29,7 @@ def refused(capsys: pytest.CaptureFixture[str], code: int, says: str, *arguments
 @pytest.mark.parametrize("source", ["mimic3", "mimic4"])
 def test_the_counts_are_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str], request: pytest.FixtureRequest, source: str) -> None:
     records = request.getfixturevalue(source).write(tmp_path / "mimic")
-    code, out, _ = typed(capsys, source, "--records", str(records), "--out", str(tmp_path / "out"), "--hours", "24")
+    code, out, _ = typed(capsys, source, "--records", str(records), "--out", str(tmp_path / "out"), "--hours", "24", "--splits", "train=1")
     assert code == 0
     assert "in the tables: 16 stays of 14 admissions, 15 patients" in out
     assert "shorter than 24 h: -0" in out
