@@ -1,7 +1,7 @@
 """MIMIC-IV: the official tables into a manifest, series, labels and, where they are named, radiographs and radiology reports.
 
-Read are patients, admissions, labevents and diagnoses_icd of `hosp`, icustays and chartevents of `icu`; the files may also lie together, or in
-`core` as in v1.
+Read are patients, admissions, labevents and diagnoses_icd of `hosp`, icustays and chartevents of `icu`; the files may also lie
+together, or in `core` as in v1.
 """
 
 from collections.abc import Mapping

@@ -95,6 +95,8 @@ def test_the_known_counts(demo: Demo) -> None:
 
 def test_labels_agree_with_another_route(demo: Demo) -> None:
     stays, admissions = demo.table("icustays").set_index(demo.stay), demo.table("admissions").set_index("hadm_id")
+    row: Any
+    sample: Any
     for sample, row in demo.manifest.iterrows():
         admission = admissions.loc[stays.at[sample, "hadm_id"]]
         # In the demos the hospital's own flag agrees with the dates for every stay of the cohort.

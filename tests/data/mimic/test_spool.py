@@ -1,6 +1,7 @@
 """Which stay a row belongs to, and what the spool makes of repeats, in any number of buckets."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -29,7 +30,7 @@ def test_a_stay_is_found_by_patient_and_time() -> None:
     when = pd.Timestamp("2150-01-01") + pd.to_timedelta(rng.integers(0, 86400 * 220, 5000), unit="s")
     found = index.at(subjects, when.to_numpy().astype("datetime64[s]").astype(np.int64))
     some = 0
-    plain = [(position, row.subject_id, row.intime, row.outtime) for position, row in enumerate(table.itertuples())]
+    plain: list[Any] = [(position, row.subject_id, row.intime, row.outtime) for position, row in enumerate(table.itertuples())]
     for subject, moment, position in zip(subjects, when, found, strict=True):
         begun = [(start, end, i) for i, patient, start, end in plain if patient == subject and start <= moment]
         # Where stays overlap the later one counts; an earlier one that outlasts it is not looked for.
