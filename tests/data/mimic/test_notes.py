@@ -221,6 +221,10 @@ def test_what_cannot_be_read_is_refused(tmp_path: Path) -> None:
         mimic3_notes(STAYS, tmp_path / "NOTEEVENTS.csv", 48)
     with refused(DataError, "NOTEEVENTS.csv.gz, row 3", "'yesterday'", "2150-03-01 07:30:00"):
         run3(tmp_path, note("1", "100", "2150-03-01 08:30:00"), note("1", "100", "yesterday"))
+    latin = write(tmp_path / "NOTEEVENTS.csv.gz", HEADER3, [note("1", "100", "2150-03-01 08:30:00", "38°")])
+    latin.write_bytes(gzip.compress(gzip.decompress(latin.read_bytes()).decode().encode("latin-1")))
+    with refused(DataError, "NOTEEVENTS.csv.gz", "UTF-8"):
+        mimic3_notes(STAYS, latin, 48)
     write(tmp_path / "NOTEEVENTS.csv.gz", HEADER3.replace("ISERROR", "MISTAKE"), [])
     with refused(DataError, "ISERROR", "NOTEEVENTS.csv.gz"):
         mimic3_notes(STAYS, tmp_path / "NOTEEVENTS.csv.gz", 48)
