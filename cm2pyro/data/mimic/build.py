@@ -76,9 +76,9 @@ class Tables:
 
     Attributes:
         cohort: after `exclude`; its stays have the columns of `STATIC` too. admissions: all of them: subject_id, hadm_id, admittime.
-        flags: hadm_id -> the database's own flag of death in the admission. diagnoses: hadm_id, icd_code, icd_version.
-        events: the tables with measurements. links: other modalities.
-        sources: the files that were read.
+        flags: hadm_id -> the database's own flag of death in the admission, '1' or '0'.
+        diagnoses: of the admissions of the cohort: hadm_id, icd_code, icd_version.
+        events: the tables with measurements. links: other modalities. sources: the files that were read.
     """
 
     cohort: Cohort

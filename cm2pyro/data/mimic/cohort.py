@@ -102,18 +102,18 @@ def assemble(stays: pd.DataFrame, admissions: pd.DataFrame, patients: pd.DataFra
     cohort = Cohort(stays)
     cohort.steps.append(_step(stays, "in the tables", 0))
     admitted = pd.MultiIndex.from_frame(admissions[["subject_id", "hadm_id"]])
-    for known, reason, column in (
-        (pd.MultiIndex.from_frame(stays[["subject_id", "hadm_id"]]).isin(admitted), "without an admission", "hadm_id"),
-        (stays.subject_id.isin(patients.subject_id).to_numpy(), "without a patient", "subject_id"),
+    of_admission = pd.MultiIndex.from_frame(stays[["subject_id", "hadm_id"]]).isin(admitted)
+    for known, what, column, lacks in (
+        (of_admission, "an admission", "hadm_id", "which no admission of its patient has"),
+        (stays.subject_id.isin(patients.subject_id).to_numpy(), "a patient", "subject_id", "which no patient has"),
     ):
         for i in np.flatnonzero(~known)[:1]:
             row = stays.iloc[i]
             cohort.notes.append(
-                f"{where.where(stays.index[i], column)}: stay {one_line(row.sample_id, 40)} has {column} "
-                f"'{one_line(row[column], 40)}', which is {reason.removeprefix('without ')} of no other table; excluded "
-                f"with {int((~known).sum()) - 1:,} more"
+                f"{where.where(stays.index[i], column)}: stay {one_line(row.sample_id, 40)} names '{one_line(row[column], 40)}', {lacks}; "
+                f"excluded, like {int((~known).sum()) - 1:,} more"
             )
-        cohort.keep(cohort.stays.index.isin(stays.index[known]), reason)
+        cohort.keep(cohort.stays.index.isin(stays.index[known]), f"without {what}")
     joined = cohort.stays.merge(admissions.drop(columns="subject_id"), on="hadm_id", how="left", validate="many_to_one")
     joined = joined.merge(patients, on="subject_id", how="left", validate="many_to_one")
     cohort.stays = joined.set_index(cohort.stays.index)

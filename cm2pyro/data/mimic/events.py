@@ -8,6 +8,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
+from tqdm import tqdm
 
 from cm2pyro.data.mimic.spool import PLACE, RECORD, Spool, Stays
 from cm2pyro.data.mimic.tables import Rows, Table, numbers, rows, seconds, timestamps
@@ -46,11 +47,13 @@ def stream(source: EventTable, stays: Stays, spool: Spool, counts: Counts) -> No
     names = [*EVENT_COLUMNS, *filter(None, (source.hadm, source.stay, source.error))]
     wanted = pa.array([str(item) for item in source.items])
     subjects = pa.array(stays.subjects.tolist(), pa.string())
-    for line, batch in source.table.batches(names):
-        keep = pc.and_(pc.is_in(batch["itemid"], wanted), pc.is_in(batch["subject_id"], subjects))
-        lines = line + np.flatnonzero(keep.to_numpy(zero_copy_only=False))
-        if len(lines):
-            spool.add(_measurements(rows(batch.filter(keep), lines), source, stays, counts))
+    with tqdm(desc=source.label, unit=" rows", unit_scale=True, leave=False, disable=None) as bar:  # None: only on a terminal
+        for line, batch in source.table.batches(names):
+            keep = pc.and_(pc.is_in(batch["itemid"], wanted), pc.is_in(batch["subject_id"], subjects))
+            lines = line + np.flatnonzero(keep.to_numpy(zero_copy_only=False))
+            if len(lines):
+                spool.add(_measurements(rows(batch.filter(keep), lines), source, stays, counts))
+            bar.update(len(batch))
 
 
 def _measurements(block: Rows, source: EventTable, stays: Stays, counts: Counts) -> NDArray[Any]:

@@ -77,6 +77,6 @@ def phenotype_labels(diagnoses: pd.DataFrame, stays: pd.DataFrame) -> dict[str, 
     """label_<phenotype> -> 0 or 1 of every stay; diagnoses: hadm_id, icd_code, icd_version. An admission without diagnoses has none."""
     from cm2pyro.data.mimic.phenotypes import phenotypes
 
-    found = phenotypes(diagnoses[diagnoses.hadm_id.isin(stays.hadm_id)])
+    found = phenotypes(diagnoses)
     table = found.reindex(stays.hadm_id, fill_value=False)
     return {f"label_{name}": np.asarray(table[name], dtype=np.int64) for name in found.columns}

@@ -71,7 +71,8 @@ def prepare(
     cohort = assemble(stays, admissions, patients, of_stays)
     cohort.stays["age"] = age_from_birth(cohort.stays.dob, cohort.stays.intime)
     exclude(cohort, hours, (("first_careunit", "last_careunit"), ("first_wardid", "last_wardid")))
-    diagnoses = of_diagnoses.frame(["hadm_id", "icd9_code"]).set_axis(["hadm_id", "icd_code"], axis=1)
+    diagnoses = of_diagnoses.frame(["hadm_id", "icd9_code"], of=("hadm_id", cohort.stays.hadm_id))
+    diagnoses = diagnoses.rename(columns={"icd9_code": "icd_code"}).assign(icd_version="9")
     chart_items = tuple(item for item in ITEMS if item not in LABS)
     events = [
         EventTable(charts, "chartevents", chart_items, stay="icustay_id", hadm="hadm_id", error="error"),
@@ -84,5 +85,5 @@ def prepare(
     flags = dict(zip(admissions.hadm_id, admissions.hospital_expire_flag, strict=True))
     return build(
         request,
-        Tables(cohort, admissions, flags, diagnoses.assign(icd_version="9"), events, links, [found.path.name for found in read]),
+        Tables(cohort, admissions, flags, diagnoses, events, links, [found.path.name for found in read]),
     )

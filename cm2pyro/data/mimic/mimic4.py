@@ -92,7 +92,7 @@ def prepare(
             cohort,
             admissions,
             flags,
-            of_diagnoses.frame(["hadm_id", "icd_code", "icd_version"]),
+            of_diagnoses.frame(["hadm_id", "icd_code", "icd_version"], of=("hadm_id", cohort.stays.hadm_id)),
             events,
             links,
             [found.path.name for found in read],

@@ -1,26 +1,28 @@
 """The official CSV tables, read as streams: some columns, any case of the header, compressed or not, in bounded memory.
 
-CHARTEVENTS of MIMIC-III has 33 GB. A table is read in blocks of `_BLOCK` bytes and only the columns asked for are kept, as text; nothing
-here grows with the table except `Table.frame`, which is for the small ones (patients, admissions, stays, diagnoses).
+CHARTEVENTS of MIMIC-III has 33 GB. A table is read in blocks of `_BLOCK` bytes and only the columns asked for are kept, as text. The reader
+parses some blocks ahead and holds about 0.6 GB of them, the same for 10 million rows as for 30 million (1 and 3 GB, measured). Nothing here
+grows with the table but `Table.frame`, which is for small ones (patients, admissions, stays) and for the rows of some keys.
 """
 
 import csv
 import gzip
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 from numpy.typing import NDArray
 
 from cm2pyro.errors import DataError
 from cm2pyro.registry import nearest, one_line
 
-__all__ = ["Rows", "Table", "find_table", "numbers", "seconds", "timestamps"]
+__all__ = ["Rows", "Table", "find_table", "numbers", "rows", "seconds", "timestamps"]
 
 _BLOCK = 1 << 24  # bytes of text parsed at a time; also the longest row that can be read
 _AGAIN = "download the table again"
@@ -69,17 +71,24 @@ class Table:
         except (pa.ArrowException, OSError, EOFError) as error:
             raise DataError(f"{self.path}: cannot be read ({one_line(error)}); expected a complete CSV table in UTF-8; {_AGAIN}") from error
 
-    def frame(self, columns: Sequence[str]) -> pd.DataFrame:
-        """All rows of some columns, object columns of text; the index is the row of the file."""
-        blocks = [rows(batch, line) for line, batch in self.batches(columns)]
+    def frame(self, columns: Sequence[str], of: tuple[str, Iterable[str]] | None = None) -> pd.DataFrame:
+        """Rows of some columns, object columns of text; the index is the row of the file.
+
+        Args:
+            of: one of the columns, and the values that it must have in the rows to return; None returns all rows.
+        """
+        wanted = None if of is None else pa.array(list(of[1]), pa.string())
+        blocks = []
+        for line, batch in self.batches(columns):
+            keep = np.ones(len(batch), bool) if of is None else pc.is_in(batch[of[0]], wanted).to_numpy(zero_copy_only=False)
+            blocks.append(rows(batch.filter(pa.array(keep)), line + np.flatnonzero(keep)))
         lines = np.concatenate([np.zeros(0, np.int64), *(block.lines for block in blocks)])
         cells = {name: np.concatenate([np.zeros(0, object), *(block.columns[name] for block in blocks)]) for name in columns}
         return pd.DataFrame({name: pd.Series(values, lines, dtype=object) for name, values in cells.items()}, index=lines)
 
 
-def rows(batch: pa.RecordBatch, first: int | NDArray[np.int64]) -> Rows:
-    """A block of text columns as arrays. first: the row of the file of its first record, or the rows of all records."""
-    lines = first + np.arange(len(batch)) if isinstance(first, int) else first
+def rows(batch: pa.RecordBatch, lines: NDArray[np.int64]) -> Rows:
+    """A block of text columns as arrays. lines: the rows of the file."""
     return Rows({name: batch[name].to_numpy(zero_copy_only=False) for name in batch.schema.names}, lines)
 
 

@@ -1,7 +1,6 @@
 """MIMIC-III tables in small: every exclusion, every dropped row, labels, ages, and every refusal."""
 
 import json
-import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -86,10 +85,12 @@ def test_every_exclusion_is_counted_in_order(tmp_path: Path, mimic3: Any) -> Non
 
 def test_a_stay_without_admission_is_named(tmp_path: Path, mimic3: Any) -> None:
     _, summary = run(tmp_path, mimic3)
-    assert re.search(r"ICUSTAYS\.csv\.gz, row 14, column HADM_ID: stay 213 has hadm_id '99'.* excluded with 1 more$", summary.notes[0])
-    assert re.search(
-        r"ICUSTAYS\.csv\.gz, row 16, column SUBJECT_ID: stay 215 has subject_id '14'.* excluded with 0 more$", summary.notes[1]
-    )
+    folder = tmp_path / "mimic"
+    assert summary.notes == [
+        f"{folder}/ICUSTAYS.csv.gz, row 14, column HADM_ID: stay 213 names '99', which no admission of its patient has; excluded, like 1 more",
+        f"{folder}/ICUSTAYS.csv.gz, row 16, column SUBJECT_ID: stay 215 names '14', which no patient has; excluded, like 0 more",
+    ]
+    assert set(summary.notes) <= set(summary.lines())
 
 
 def test_labels(tmp_path: Path, mimic3: Any) -> None:
