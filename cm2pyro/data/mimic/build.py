@@ -123,8 +123,7 @@ def build(request: Request, tables: Tables) -> Summary:
             column = modality.write(modality.frame[modality.frame.sample_id.isin(stays.sample_id)], folder)
             if column is not None:
                 manifest[modality.name] = manifest.sample_id.map(column).fillna("")
-        static = stays[["sample_id", *STATIC]].replace({"": None})
-        pq.write_table(pa.Table.from_pandas(static, preserve_index=False), folder / "static.parquet")
+        _write_static(stays, folder / "static.parquet")
         summary = Summary(
             out=request.out,
             source=request.source,
@@ -146,6 +145,12 @@ def build(request: Request, tables: Tables) -> Summary:
         (folder / "prepared.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
         manifest.to_csv(folder / "manifest.csv", index=False, lineterminator="\n")
     return summary
+
+
+def _write_static(stays: pd.DataFrame, path: Path) -> None:
+    columns = {"sample_id": pa.array(stays.sample_id, pa.string()), "age": pa.array(stays.age.to_numpy(np.float64))}
+    columns |= {name: pa.array(stays[name].replace({"": None}), pa.string()) for name in STATIC if name != "age"}
+    pq.write_table(pa.table(columns), path)
 
 
 def _check_left(request: Request, cohort: Cohort) -> None:

@@ -132,7 +132,7 @@ def exclude(cohort: Cohort, hours: float, units: tuple[tuple[str, str], ...]) ->
     cohort.keep(same, "transferred between units or wards")
     # Counted after the transfers, as in mimic3-benchmarks: of an admission with two stays, one of them transferred, the other is kept.
     cohort.keep(~cohort.stays.hadm_id.duplicated(keep=False), "several stays in one admission")
-    cohort.keep(cohort.stays.age >= ADULT, f"younger than {ADULT:.0f}")
+    cohort.keep(cohort.stays.age >= ADULT, f"younger than {ADULT:.0f} or of unknown age")
     cohort.keep(cohort.stays.outtime.notna(), "without an end")
     length = (cohort.stays.outtime - cohort.stays.intime).dt.total_seconds() / 3600
     cohort.keep(length >= hours, f"shorter than {hours:g} h")

@@ -73,7 +73,7 @@ def test_the_cohort_agrees_with_another_route(demo: Demo) -> None:
     sizes.append(len(frame))
     steps = {step.reason: step for step in demo.summary.steps}
     found = [steps[name].stays for name in ("in the tables", "without a patient", "transferred between units or wards")]
-    found += [steps[name].stays for name in ("several stays in one admission", "younger than 18", "shorter than 48 h")]
+    found += [steps[name].stays for name in ("several stays in one admission", "younger than 18 or of unknown age", "shorter than 48 h")]
     assert found == sizes
     assert set(demo.manifest.index) == set(frame[demo.stay]), "in the demos every such stay has an event"
     assert steps["shorter than 48 h"].patients == frame.subject_id.nunique()

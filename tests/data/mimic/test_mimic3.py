@@ -73,22 +73,22 @@ def test_every_exclusion_is_counted_in_order(tmp_path: Path, mimic3: Any) -> Non
         ("without a patient", 1, 13, 12, 12),
         ("transferred between units or wards", 2, 11, 10, 10),
         ("several stays in one admission", 2, 9, 9, 9),
-        ("younger than 18", 1, 8, 8, 8),
+        ("younger than 18 or of unknown age", 1, 8, 8, 8),
         ("without an end", 1, 7, 7, 7),
         ("shorter than 48 h", 1, 6, 6, 6),
         ("without an event within 48 h", 1, 5, 5, 5),
     ]
     text = "\n".join(summary.lines())
-    assert "younger than 18: -1, left 8 stays of 8 admissions, 8 patients" in text
+    assert "younger than 18 or of unknown age: -1, left 8 stays of 8 admissions, 8 patients" in text
     assert "dropped rows: error flag 1, no value 1, no time 1, no stay 4" in text
 
 
 def test_a_stay_without_admission_is_named(tmp_path: Path, mimic3: Any) -> None:
     _, summary = run(tmp_path, mimic3)
-    folder = tmp_path / "mimic"
+    table = tmp_path / "mimic" / "ICUSTAYS.csv.gz"
     assert summary.notes == [
-        f"{folder}/ICUSTAYS.csv.gz, row 14, column HADM_ID: stay 213 names '99', which no admission of its patient has; excluded, like 1 more",
-        f"{folder}/ICUSTAYS.csv.gz, row 16, column SUBJECT_ID: stay 215 names '14', which no patient has; excluded, like 0 more",
+        f"{table}, row 14, column HADM_ID: stay 213 names '99', which no admission of its patient has; excluded, like 1 more",
+        f"{table}, row 16, column SUBJECT_ID: stay 215 names '14', which no patient has; excluded, like 0 more",
     ]
     assert set(summary.notes) <= set(summary.lines())
 
