@@ -30,6 +30,19 @@ class Source:
 # No `exists=True`: the source's own refusal is one line with a remedy, click's is a usage text.
 _PATH = click.Path(path_type=Path)
 
+_MIMIC = (
+    click.option(
+        "--hours", type=float, default=48.0, show_default=True, help="Window from the start of the stay, and its least length, in hours."
+    ),
+    click.option(
+        "--pairs",
+        type=click.Choice(["matched", "partial"]),
+        default="partial",
+        show_default=True,
+        help="Keep the stays that have every modality, or all.",
+    ),
+)
+
 SOURCES = (
     Source(
         "physionet2012",
@@ -45,6 +58,26 @@ SOURCES = (
         "Folder with metadata.csv and images/.",
         "train=0.6,val=0.15,test=0.25",
         (click.option("--blank/--no-blank", default=True, show_default=True, help="Blank names of diseases and tests in the notes."),),
+    ),
+    Source(
+        "mimic3",
+        "cm2pyro.data.mimic.mimic3",
+        "MIMIC-III: 17 variables of the first hours in intensive care, notes; mortality, readmission, 25 phenotypes.",
+        "Folder with the official tables, .csv or .csv.gz, or a task folder made by mimic3-benchmarks.",
+        "train=0.7,val=0.15,test=0.15",
+        _MIMIC,
+    ),
+    Source(
+        "mimic4",
+        "cm2pyro.data.mimic.mimic4",
+        "MIMIC-IV: 17 variables of the first hours in intensive care, radiographs, reports; labels as mimic3.",
+        "Folder with hosp/ and icu/, tables .csv or .csv.gz.",
+        "train=0.7,val=0.15,test=0.15",
+        (
+            *_MIMIC,
+            click.option("--cxr", type=_PATH, help="Folder of MIMIC-CXR-JPG: adds the last frontal radiograph."),
+            click.option("--notes", type=_PATH, help="Folder of MIMIC-IV-Note: adds the radiology reports."),
+        ),
     ),
 )
 
