@@ -52,7 +52,7 @@ _SAME = (1.0, 0.0)
 _PRESSURE = {"": _SAME, "mmhg": _SAME}
 UNITS: dict[str, dict[str, tuple[float, float]]] = {
     "diastolic_blood_pressure": _PRESSURE,
-    "fraction_inspired_oxygen": {"": _SAME, "%": _SAME, "decfrc": _SAME, "torr": _SAME, "none": _SAME},  # percent: by value, see events
+    "fraction_inspired_oxygen": {"": _SAME, "%": _SAME, "decfrc": _SAME, "torr": _SAME},  # percent: by value, see events
     "glucose": {"": _SAME, "mg/dl": _SAME, "mmol/l": (18.016, 0.0)},
     "heart_rate": {"": _SAME, "bpm": _SAME},
     "height": {"": _SAME, "cm": _SAME, "in": (2.54, 0.0), "inch": (2.54, 0.0), "inches": (2.54, 0.0), "m": (100.0, 0.0)},
@@ -97,8 +97,9 @@ _REFILL = {"normal <3 secs": 0, "normal <3 seconds": 0, "brisk": 0, "abnormal >3
 
 
 def plain_unit(text: str) -> str:
-    """A unit without case, dots, spaces and damaged degree signs: '?C', '°C' and 'Deg. C' have the letters of Celsius alone."""
-    return re.sub(r"[^a-z%/]", "", text.lower())
+    """A unit without case, dots, spaces and damaged degree signs: '?C' and '°C' both are 'c', 'Deg. C' is 'degc', and 'None' is none."""
+    unit = re.sub(r"[^a-z%/]", "", text.lower())
+    return "" if unit == "none" else unit
 
 
 def _key(text: str) -> str:

@@ -211,7 +211,7 @@ def mimic4(mimic3: Tables) -> Tables:
     for row in mimic3.rows["PATIENTS"]:
         born = int(str(row["DOB"])[:4])
         # Anchored two years before the stay, as far as that goes: what counts is the age in the year of the stay.
-        anchor = {"anchor_age": 91, "anchor_year": 2150} if born < 2000 else {"anchor_age": 2148 - born, "anchor_year": 2148}
+        anchor = {"anchor_age": 91, "anchor_year": 2152} if born < 2000 else {"anchor_age": 2148 - born, "anchor_year": 2148}
         anchor = {"anchor_age": 17, "anchor_year": 2150} if row["SUBJECT_ID"] == 8 else anchor
         tables.add("hosp/patients", subject_id=row["SUBJECT_ID"], gender=row["GENDER"], dod=str(row["DOD"])[:10], **anchor)
     renamed = {

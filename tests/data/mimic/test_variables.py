@@ -161,3 +161,4 @@ def test_units_are_told_by_their_letters() -> None:
     assert {plain_unit(text) for text in ("?C", "°C", "C", "ºC ", "\ufffdC")} == {"c"}
     assert plain_unit("Deg. F") == "degf"
     assert plain_unit("mg/dL") == "mg/dl"
+    assert plain_unit("None") == plain_unit("") == ""
