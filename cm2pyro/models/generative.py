@@ -67,10 +67,15 @@ class Model(nn.Module):
         """Outputs of the outcome head: z (..., M, D) -> (..., outputs)."""
         return self.head(self.fusion(z))
 
-    def outcome_dist(self, z: Tensor, log_weights: Tensor | None = None) -> TorchDistribution:
-        """p(y | z) for z (B, M, D), or the mixture over completions z (L, B, M, D) with log weights (L, B)."""
+    def outcome_dist(self, z: Tensor, log_weights: Tensor | None = None, known: Tensor | None = None) -> TorchDistribution:
+        """p(y | z) for z (B, M, D), or the mixture over completions z (L, B, M, D) with log weights (L, B).
+
+        Of several labels those that are not `known` (see `Likelihood.known`) are left out of its density.
+        """
         outputs = self.outputs(z)
-        return self.likelihood.distribution(outputs) if log_weights is None else self.likelihood.mixture(outputs, log_weights)
+        if log_weights is None:
+            return self.likelihood.distribution(outputs, known)
+        return self.likelihood.mixture(outputs, log_weights, known)
 
     def forward(self, batch: Batch, completions: bool = False) -> Tensor:
         """Run the program on a minibatch; returns the latents (B, M, D) or (T, B, M, D)."""
@@ -88,7 +93,7 @@ class Model(nn.Module):
         z = torch.stack(chain.values, -2)
         log_weights = mixture.responsibilities(z[0], batch.observed).mT if completions else None
         with data:
-            outcome = self.outcome_dist(z, log_weights)
+            outcome = self.outcome_dist(z, log_weights, self.likelihood.known(batch.labels))
             labels = self.likelihood.labels(batch.labels, z.dtype)
             pyro.sample(sites.OUTCOME, outcome.mask(batch.labelled), obs=labels)
         return z
