@@ -49,8 +49,7 @@ class Trainer:
         if self.held:
             program.guide.globals.hold(self.held)
         program.apart = update == "ifm"
-        # A likelihood's own parameters (a regression's observation scale) are global too: they must keep up with the head.
-        decayed, global_parameters = program.regularised(), [*program.guide.globals.parameters(), *program.model.likelihood.parameters()]
+        decayed, global_parameters = program.regularised(), list(program.guide.globals.parameters())
         taken = {id(p) for p in (*decayed, *global_parameters)}
         others = [p for p in program.parameters() if id(p) not in taken]
         fit = config.fit

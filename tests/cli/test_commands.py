@@ -138,7 +138,7 @@ def test_data_check_describes(made: Path, capsys: pytest.CaptureFixture[str]) ->
     ("change", "expected"),
     [
         ({"task": {"type": "binry"}}, "task.type"),
-        ({"task": {"type": "regression"}}, "not available|unknown task"),
+        ({"task": {"type": "multilabel"}}, "multilabel needs the columns of its labels"),
         ({"fit": {"epoch": 3}}, "did you mean 'epochs'"),
         ({"fits": {}}, "did you mean 'fit'"),
         ({"beta": 1}, "did you mean 'fit.beta'"),
