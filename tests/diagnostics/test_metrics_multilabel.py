@@ -90,7 +90,7 @@ def test_a_label_without_both_values_is_left_out_of_the_ranks():
     rare, none = found["labels"]["rare"], found["labels"]["shock"]
     assert rare["auroc"] == {"value": None, "low": None, "high": None}
     assert rare["log_loss"]["value"] is not None
-    assert none == {"n": 0, "prevalence": None, **dict.fromkeys(METRICS, {"value": None, "low": None, "high": None})}
+    assert none == {"n": 0, "prevalence": None, **{key: {"value": None, "low": None, "high": None} for key in METRICS}}
     assert found["ranked"] == 1
     assert found["auroc"]["value"] == found["labels"]["sepsis"]["auroc"]["value"]
     assert found["brier"]["value"] == pytest.approx((found["labels"]["sepsis"]["brier"]["value"] + rare["brier"]["value"]) / 2)
