@@ -26,8 +26,8 @@ def validate(program: Program, dataset: Dataset, seed: int) -> tuple[float | Non
     if labels.ndim == 2:
         known = labels >= 0
         scored = [roc_auc_score(labels[rows, j], prediction.mean[rows, j]) for j, rows in enumerate(known.T) if _both(labels[rows, j])]
-        return _loss(prediction.log_score[known]), float(np.mean(scored)) if scored else None
-    log_loss = _loss(prediction.log_score[labelled])
+        return float(-prediction.log_score[known].mean()), float(np.mean(scored)) if scored else None
+    log_loss = float(-prediction.log_score[labelled].mean())
     if dataset.labels.is_floating_point():
         return log_loss, None
     labels, p = labels[labelled], prediction.mean[labelled]
@@ -36,10 +36,6 @@ def validate(program: Program, dataset: Dataset, seed: int) -> tuple[float | Non
     if p.shape[1] == 2:
         return log_loss, float(roc_auc_score(labels, p[:, 1]))
     return log_loss, float(roc_auc_score(labels, p, multi_class="ovr", average="macro"))
-
-
-def _loss(scores: NDArray[np.float64]) -> float:
-    return float(-scores.mean())
 
 
 def _both(labels: NDArray[np.int64]) -> bool:
