@@ -8,7 +8,6 @@ from typing import Any, Self, TypeAlias
 import numpy as np
 import pandas as pd
 import torch
-from numpy.typing import NDArray
 
 from cm2pyro.config import Config, apply_override
 from cm2pyro.data.dataset import Dataset
@@ -25,6 +24,7 @@ from cm2pyro.inference import checkpoint, run
 from cm2pyro.inference.device import pick_device
 from cm2pyro.inference.family_posterior import FamilyPosterior, family_posterior
 from cm2pyro.inference.fit import Report, Trainer
+from cm2pyro.inference.frame import prediction_columns
 from cm2pyro.inference.monitor import latents, pairwise_tau
 from cm2pyro.inference.predict import Prediction, predict
 from cm2pyro.inference.program import Program
@@ -140,7 +140,7 @@ class CM2:
         self, data: Source, folder: Path | None, device: torch.device, resume: bool, report: Report | None, overwrite: bool = False
     ) -> None:
         manifest = read_manifest(data)
-        manifest.require(["split", "subject_id", self.config.task.label], "a fit needs it")
+        manifest.require(["split", "subject_id", *self.config.task.columns], "a fit needs it")
         train, val = self._split(manifest, folder if resume else None)
         used = manifest.take([*train, *val])
         dataset = self.preparation.fit(used, np.arange(len(train)))
@@ -189,7 +189,7 @@ class CM2:
     def _describe(self, train: Dataset, val: Dataset) -> None:
         share = ", ".join(f"{name} {value:.0%}" for name, value in zip(self.names, train.observed.float().mean(0).tolist(), strict=True))
         self.say(f"train {len(train)} rows, val {len(val)}; observed in train: {share}")
-        unlabelled = int((train.labels < 0).sum())
+        unlabelled = int((~train.labelled).sum())
         if unlabelled:
             self.say(f"{unlabelled} training rows have no label: they inform the latents only")
         self._say_notes()
@@ -232,14 +232,7 @@ class CM2:
 
     def _frame(self, dataset: Dataset, prediction: Prediction) -> pd.DataFrame:
         columns: dict[str, Any] = {"sample_id": list(dataset.ids)}
-        if len(self.classes) == 2 and self.config.task.type == "binary":
-            columns["probability"] = prediction.probability[:, 1]
-            columns |= {name: getattr(prediction, name)[:, 1] for name in ("sd", "q05", "q95")}
-        else:
-            columns |= {f"probability_{name}": prediction.probability[:, c] for c, name in enumerate(self.classes)}
-            # The spread of the predicted class' probability.
-            best = prediction.probability.argmax(1)
-            columns |= {name: getattr(prediction, name)[np.arange(len(best)), best] for name in ("sd", "q05", "q95")}
+        columns |= prediction_columns(self.config.task.type, self.classes, prediction.in_units(self.preparation.scaling))
         # A fit that was cut before its end has no reference yet.
         columns["typicality"] = np.nan if self.reference is None else self.reference.percentiles(self.program, dataset)
         seen = dataset.observed.numpy()
@@ -271,26 +264,24 @@ class CM2:
         manifest = self._rows(manifest, split)
         dataset = self.preparation.transform(manifest, labels=True)
         self._say_notes()
-        labelled = (dataset.labels >= 0).nonzero()[:, 0].tolist()
+        labelled = dataset.labelled.nonzero()[:, 0].tolist()
         if not labelled:
-            raise DataError(
-                f"{manifest.name}: none of the {len(dataset)} rows has a label in '{self.config.task.label}'; evaluate needs some"
-            )
+            columns = "', '".join(self.config.task.columns)
+            raise DataError(f"{manifest.name}: none of the {len(dataset)} rows has a label in '{columns}'; evaluate needs some")
         if len(labelled) < len(dataset):
             self.say(f"{len(dataset) - len(labelled)} rows without a label are left out")
         dataset = dataset.take(labelled)
         masks = {mechanism: hide(dataset.observed.numpy(), self.names, mechanism, seed) for mechanism in missing}
-        result = Evaluation(dataset, self._probabilities(dataset, draws), self.names)
+        result = self._evaluation(dataset, draws)
         result.metrics = result.measure(bootstrap, seed, patterns)
         for mechanism, mask in masks.items():
             masked = dataset.with_observed(torch.from_numpy(mask))
-            under = Evaluation(masked, self._probabilities(masked, draws), self.names)
-            result.metrics.setdefault("missing", {})[mechanism] = under.measure(bootstrap, seed, patterns)
+            result.metrics.setdefault("missing", {})[mechanism] = self._evaluation(masked, draws).measure(bootstrap, seed, patterns)
         return result
 
-    def _probabilities(self, dataset: Dataset, draws: int) -> NDArray[np.float64]:
-        probability = predict(self.program, dataset, draws, self.config.fit.seed).probability
-        return probability[:, 1] if self.config.task.type == "binary" else probability
+    def _evaluation(self, dataset: Dataset, draws: int) -> Evaluation:
+        prediction = predict(self.program, dataset, draws, self.config.fit.seed)
+        return Evaluation(self.config.task.type, self.classes, dataset, prediction, self.preparation.scaling)
 
     def mixture(self) -> CopulaMixture:
         """The learned copula mixture over the latents."""

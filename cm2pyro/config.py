@@ -43,7 +43,7 @@ class Task(Section):
 
     type: Literal["binary", "multiclass", "multilabel", "regression"] = "binary"
     label: str = "label"
-    labels: list[str] | None = None
+    labels: Annotated[list[str], Field(min_length=1)] | None = None  # multilabel: the columns, each 0, 1 or empty
     classes: Annotated[list[str], Field(min_length=2)] | None = None  # multiclass; by default those found in training
 
     @model_validator(mode="after")
@@ -56,7 +56,14 @@ class Task(Section):
                 raise ValueError(f"{key} belongs to type {owner}, this one is {self.type}; remove it")
             if len(set(names)) < len(names) or not all(names):
                 raise ValueError(f"{key} holds a name twice or an empty one; expected distinct names; correct it")
+        if self.type == "multilabel" and self.labels is None:
+            raise ValueError("type multilabel needs the columns of its labels; write for example labels: [a, b]")
         return self
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The manifest's columns that hold labels."""
+        return tuple(self.labels) if self.labels is not None else (self.label,)
 
 
 class Modality(Open):

@@ -17,7 +17,9 @@ import click
 @click.option("--bootstrap", type=click.IntRange(min=0), default=1000, show_default=True, help="Resamples of subjects; 0 for none.")
 @click.option("--draws", type=click.IntRange(min=1), default=100, show_default=True, help="Draws of the latents.")
 @click.option("--patterns", is_flag=True, help="Also per missingness pattern.")
-@click.option("--figure", type=click.Path(), help="A PNG: reliability, and accuracy by missingness pattern.")
+@click.option(
+    "--figure", type=click.Path(), help="A PNG: reliability (or observed against predicted), and accuracy by missingness pattern."
+)
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 def evaluate(
     run: str,
@@ -43,22 +45,18 @@ def evaluate(
         click.echo(_line(mechanism, values))
     click.echo(f"metrics written to {out}")
     if figure is not None:
-        from cm2pyro.diagnostics.plots import reliability_and_patterns
-
-        reliability_and_patterns(
-            result.dataset.labels.numpy(),
-            result.probabilities,
-            result.dataset.observed.numpy(),
-            result.names,
-            figure,
-            title=f"{run}: {data}",
-        )
+        result.draw(figure, title=f"{run}: {data}")
         click.echo(f"picture written to {figure}")
+
+
+_SHOWN = ("auroc", "auprc", "log_loss", "brier", "rmse", "mae", "r2", "coverage", "log_score")
 
 
 def _line(what: str, values: dict[str, Any]) -> str:
     shown = []
-    for name in ("auroc", "auprc", "log_loss", "brier"):
+    for name in _SHOWN:
+        if name not in values:
+            continue
         metric = values[name]
         if metric["value"] is None:
             shown.append(f"{name} –")

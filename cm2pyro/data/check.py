@@ -2,23 +2,23 @@
 
 from collections import Counter
 
-from cm2pyro.config import Config
-from cm2pyro.data.labels import UNLABELLED, classes_of, read_labels
+import numpy as np
+
+from cm2pyro.config import Config, Task
+from cm2pyro.data.labels import UNLABELLED, Labels, classes_of, read_labels
 from cm2pyro.data.manifest import Manifest
 from cm2pyro.data.prepared import Preparation
 
 
 def describe(manifest: Manifest, config: Config, views: dict[str, tuple[str, ...]]) -> list[str]:
     """Read labels and every modality of every row; lines on what is there. Raises DataError at the first fault."""
-    lines = []
     task = config.task
-    if task.label in manifest.frame:
-        classes = classes_of(manifest, task)
-        labels = read_labels(manifest, task, classes)
-        counts = ", ".join(f"{name} {int((labels == i).sum())}" for i, name in enumerate(classes))
-        lines.append(f"labels in '{task.label}': {counts}, empty {int((labels == UNLABELLED).sum())}")
+    absent = [column for column in task.columns if column not in manifest.frame]
+    if absent:
+        lines = [f"labels: no column '{column}'; enough to predict, not to fit or evaluate" for column in absent]
     else:
-        lines.append(f"labels: no column '{task.label}'; enough to predict, not to fit or evaluate")
+        classes = classes_of(manifest, task)
+        lines = _labels(task, classes, read_labels(manifest, task, classes))
     preparation = Preparation.from_config(config, views)
     seen = preparation.observed(manifest)
     for m, name in enumerate(preparation.names):
@@ -30,3 +30,18 @@ def describe(manifest: Manifest, config: Config, views: dict[str, tuple[str, ...
         there = " + ".join(name for name, has in zip(preparation.names, pattern, strict=True) if has) or "nothing observed"
         lines.append(f"  {there}: {patterns[pattern]} rows")
     return lines
+
+
+def _labels(task: Task, classes: tuple[str, ...], labels: Labels) -> list[str]:
+    """What the label columns hold, a line each."""
+    if task.type == "regression":
+        seen = labels[np.isfinite(labels)]
+        spread = f", mean {seen.mean():.4g}, sd {seen.std():.4g}, {seen.min():.4g} to {seen.max():.4g}" if len(seen) else ""
+        return [f"labels in '{task.label}': {len(seen)} numbers{spread}, empty {len(labels) - len(seen)}"]
+    columns, names = (labels.T, ("0", "1")) if task.type == "multilabel" else (labels[None], classes)
+    return [
+        f"labels in '{column}': "
+        + ", ".join(f"{name} {int((values == i).sum())}" for i, name in enumerate(names))
+        + f", empty {int((values == UNLABELLED).sum())}"
+        for column, values in zip(task.columns, columns, strict=True)
+    ]

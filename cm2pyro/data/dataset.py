@@ -15,8 +15,10 @@ class Batch:
     """Some rows of a data set.
 
     Attributes:
-        inputs: modality -> view -> (B, ...). observed: (B, M) bool. labels: (B,) long, 0 where unlabelled.
-        labelled: (B,) bool. rows: (B,) positions in the data set. size: rows of the whole data set, for the plate.
+        inputs: modality -> view -> (B, ...). observed: (B, M) bool. labels: (B,) long, or float in a regression, 0 where
+            unlabelled; of several labels (B, L) long, −1 where one is empty.
+        labelled: (B,) bool, of several labels whether there is one. rows: (B,) positions in the data set.
+        size: rows of the whole data set, for the plate.
     """
 
     inputs: dict[str, Views]
@@ -53,7 +55,8 @@ class Dataset:
 
     Attributes:
         names: the M modalities. inputs: modality -> view -> column of N rows. observed: (N, M) bool.
-        labels: (N,) long, -1 where unlabelled. ids, subjects: N of each.
+        labels: (N,) long, −1 where unlabelled; of several labels (N, L); in a regression (N,) float, standardised, NaN where
+            unlabelled. ids, subjects: N of each.
     """
 
     names: tuple[str, ...]
@@ -80,6 +83,11 @@ class Dataset:
     def __len__(self) -> int:
         return len(self.ids)
 
+    @property
+    def labelled(self) -> Tensor:
+        """(N,) bool: which rows have a label; of several labels at least one."""
+        return _labelled(self.labels)
+
     def take(self, rows: Sequence[int]) -> "Dataset":
         """A data set of some of the rows."""
         index = torch.as_tensor(rows, dtype=torch.long)
@@ -101,8 +109,8 @@ class Dataset:
         return Batch(
             {name: {view: x[rows] for view, x in views.items()} for name, views in self.inputs.items()},
             self.observed[rows],
-            labels.clamp_min(0),
-            labels >= 0,
+            labels if labels.dim() > 1 else labels.nan_to_num(0) if labels.is_floating_point() else labels.clamp_min(0),
+            _labelled(labels),
             rows,
             len(self),
         )
@@ -112,3 +120,9 @@ class Dataset:
         order = torch.arange(len(self)) if generator is None else torch.randperm(len(self), generator=generator)
         for rows in order.split(size):
             yield self.batch(rows)
+
+
+def _labelled(labels: Tensor) -> Tensor:
+    """(n,) bool: rows of `Dataset.labels` with at least one label."""
+    there = torch.isfinite(labels) if labels.is_floating_point() else labels >= 0
+    return there if there.dim() == 1 else there.any(1)

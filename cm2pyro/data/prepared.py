@@ -14,8 +14,9 @@ from cm2pyro.data.columns import Columns, Sparse
 from cm2pyro.data.dataset import Dataset
 from cm2pyro.data.kind import Kind
 from cm2pyro.data.kinds import make_kind
-from cm2pyro.data.labels import UNLABELLED, classes_of, read_labels
+from cm2pyro.data.labels import Labels, check_training_labels, classes_of, label_scaling, no_labels, read_labels, standardised
 from cm2pyro.data.manifest import Manifest
+from cm2pyro.data.scaling import Standard
 from cm2pyro.errors import CheckpointError, DataError
 
 Result = TypeVar("Result")
@@ -26,13 +27,16 @@ class Preparation:
     """How raw modalities become tensors; its state is saved with a run.
 
     Attributes:
-        kinds: one reader per modality. classes: names of the task's classes. notes: what the reader of the data should know.
+        kinds: one reader per modality. classes: names of the task's classes or labels, none for a regression.
+        scaling: of a regression's labels, learned from the training rows; None for other tasks.
+        notes: what the reader of the data should know.
     """
 
     task: Task
     kinds: dict[str, Kind]
     classes: tuple[str, ...] = ()
     notes: list[str] = field(default_factory=list)
+    scaling: Standard | None = None
 
     @classmethod
     def from_config(cls, config: Config, views: dict[str, tuple[str, ...]]) -> Self:
@@ -51,7 +55,8 @@ class Preparation:
         """
         self.classes = classes_of(manifest, self.task)
         labels = read_labels(manifest, self.task, self.classes)
-        self._check_training_labels(manifest, labels[train])
+        self.notes += check_training_labels(manifest, self.task, self.classes, labels[train])
+        self.scaling = label_scaling(labels[train]) if self.task.type == "regression" else None
         raw = {}
         kinds = {}
         for name, old in self.kinds.items():
@@ -78,18 +83,9 @@ class Preparation:
                     "expected inputs alone; name those in the config with columns, or remove it from the data"
                 )
 
-    def _check_training_labels(self, manifest: Manifest, labels: NDArray[np.int64]) -> None:
-        present = set(labels.tolist()) - {UNLABELLED}
-        absent = [name for i, name in enumerate(self.classes) if i not in present]
-        if absent:
-            raise DataError(
-                f"{manifest.name}, column '{self.task.label}': no training row has the label {absent[0]}; "
-                f"expected every class ({', '.join(self.classes)}) among the training rows; check the splits and the labels"
-            )
-
     def transform(self, manifest: Manifest, labels: bool) -> Dataset:
         """Rows as tensors under what was learned in `fit`; whole modalities may be absent. `labels`: read them, or leave all empty."""
-        y = read_labels(manifest, self.task, self.classes) if labels else np.full(len(manifest), UNLABELLED)
+        y = read_labels(manifest, self.task, self.classes) if labels else no_labels(len(manifest), self.task, self.classes)
         return self._dataset(manifest, {name: self._read(kind, manifest) for name, kind in self.kinds.items()}, y)
 
     def observed(self, manifest: Manifest) -> NDArray[np.bool_]:
@@ -113,8 +109,10 @@ class Preparation:
         kind.notes = []
         return result
 
-    def _dataset(self, manifest: Manifest, raw: dict[str, Any], labels: NDArray[np.int64]) -> Dataset:
+    def _dataset(self, manifest: Manifest, raw: dict[str, Any], labels: Labels) -> Dataset:
         n = len(manifest)
+        if self.scaling is not None:
+            labels = standardised(manifest, self.task, labels, self.scaling)
         inputs: dict[str, Columns] = {}
         observed = []
         for name, kind in self.kinds.items():
@@ -129,12 +127,14 @@ class Preparation:
 
     def state(self) -> dict[str, Any]:
         """Plain JSON."""
-        return {"classes": list(self.classes), "modalities": {name: kind.state() for name, kind in self.kinds.items()}}
+        labels = {} if self.scaling is None else {"label": self.scaling.state()}
+        return {"classes": list(self.classes), **labels, "modalities": {name: kind.state() for name, kind in self.kinds.items()}}
 
     def load(self, state: dict[str, Any]) -> None:
         """Raises CheckpointError if the state is not one of these modalities."""
         try:
             self.classes = tuple(state["classes"])
+            self.scaling = Standard.from_state(state["label"]) if self.task.type == "regression" else None
             for name, kind in self.kinds.items():
                 kind.load(state["modalities"][name])
         except (AttributeError, KeyError, TypeError, ValueError) as error:

@@ -1,34 +1,65 @@
 """Metrics of a fit together with what they were computed from."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cm2pyro.data.dataset import Dataset
-from cm2pyro.diagnostics import metrics
+from cm2pyro.data.scaling import Standard
+from cm2pyro.diagnostics.metrics import evaluate
+from cm2pyro.diagnostics.metrics_multilabel import evaluate_labels
+from cm2pyro.diagnostics.metrics_regression import evaluate_numbers
+from cm2pyro.diagnostics.resampling import Array
+from cm2pyro.inference.predict import Prediction
 
 
 class Evaluation:
     """Metrics with what they were computed from.
 
+    Args:
+        task: type of the task. classes: names of its classes or labels. dataset: the labelled rows.
+        prediction: of these rows, as `predict` gives it. scaling: of a regression's labels, else None.
+
     Attributes:
-        dataset: the labelled rows. probabilities: (n,) of class 1, or (n, C). metrics: the content of metrics.json.
+        labels: (n,), of several labels (n, L), −1 where one is empty; of a regression in its own units.
+        prediction: in the units of the labels. metrics: the content of metrics.json.
     """
 
-    def __init__(self, dataset: Dataset, probabilities: NDArray[np.float64], names: tuple[str, ...]) -> None:
-        self.dataset, self.probabilities, self.names = dataset, probabilities, names
+    def __init__(self, task: str, classes: tuple[str, ...], dataset: Dataset, prediction: Prediction, scaling: Standard | None) -> None:
+        self.task, self.classes, self.dataset = task, classes, dataset
+        self.labels: Array = dataset.labels.numpy()
+        if scaling is not None:
+            self.labels = scaling.inverse(self.labels)
+        self.prediction = prediction.in_units(scaling)
         self.metrics: dict[str, Any] = {}
 
+    @property
+    def probabilities(self) -> Array:
+        """(n,) of class 1 in a binary task, else (n, C) of the classes or labels; meaningless in a regression."""
+        return self.prediction.mean[:, 1] if self.task == "binary" else self.prediction.mean
+
     def measure(self, bootstrap: int, seed: int, patterns: bool) -> dict[str, Any]:
-        """See `diagnostics.metrics.evaluate`."""
-        return metrics.evaluate(
-            self.dataset.labels.numpy(),
-            self.probabilities,
-            np.array(self.dataset.subjects),
-            self.dataset.observed.numpy(),
-            self.names,
-            bootstrap=bootstrap,
-            seed=seed,
-            patterns=patterns,
-        )
+        """See `evaluate`, `evaluate_labels` and `evaluate_numbers` in `diagnostics`."""
+        rows = (np.array(self.dataset.subjects), self.dataset.observed.numpy(), self.dataset.names, bootstrap, seed, patterns)
+        if self.task == "regression":
+            p = self.prediction
+            return evaluate_numbers(self.labels, p.mean[:, 0], p.q05[:, 0], p.q95[:, 0], p.log_score, *rows)
+        if self.task == "multilabel":
+            return evaluate_labels(self.labels, self.probabilities, self.classes, *rows)
+        return evaluate(self.labels, self.probabilities, *rows)
+
+    def draw(self, path: str | Path, title: str) -> None:
+        """Write the picture: reliability, of several labels that of all cells pooled; in a regression predicted against observed."""
+        from cm2pyro.diagnostics.plots import reliability_and_patterns
+        from cm2pyro.diagnostics.plots_regression import predicted_and_patterns
+
+        labels, p, observed, names = self.labels, self.probabilities, self.dataset.observed.numpy(), self.dataset.names
+        if self.task == "regression":
+            predicted_and_patterns(labels, p[:, 0], self.prediction.q05[:, 0], self.prediction.q95[:, 0], observed, names, path, title)
+            return
+        if self.task == "multilabel":
+            rows, columns = np.nonzero(labels >= 0)
+            labels, p, observed = labels[rows, columns], p[rows, columns], observed[rows]
+            title = f"{title} ({len(self.classes)} labels pooled)"
+        reliability_and_patterns(labels, p, observed, names, path, title)

@@ -5,18 +5,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy.special import ndtri
 
+from cm2pyro.diagnostics.resampling import INTERVAL, Array, by_pattern, check_bootstrap, measured, numbered, pattern_keys, subject_codes
 from cm2pyro.errors import DataError
 
-Array = NDArray[Any]
+METRICS = ("auroc", "auprc", "log_loss", "brier", "accuracy")
 
 CLIP = 1e-7
 """Log-loss takes probabilities as no closer than this to 0 and 1, so that one sure and wrong prediction costs 16.1 and not infinity."""
-
-_INTERVAL = (0.025, 0.975)
-_BLOCK = 2**20  # weights held at once, resamples x rows: 8 MiB, which stays near the cache
 
 
 def evaluate(
@@ -56,19 +54,14 @@ def evaluate(
     Raises:
         DataError: no rows, lengths that differ, a label or a probability outside its range, an empty subject id.
     """
-    if bootstrap < 0:
-        raise DataError(f"bootstrap: is {bootstrap}; 0 or a positive number of resamples is expected")
+    check_bootstrap(bootstrap)
     y, p = check_outcomes(labels, probabilities)
-    codes = _subject_codes(subjects, len(y))
+    codes = subject_codes(subjects, len(y))
     result = _evaluate(y, p, codes, bootstrap, seed)
     if patterns:
         keys = pattern_keys(observed, names, len(y))
-        found, counts = np.unique(keys, return_counts=True)
-        result["patterns"] = {
-            # The same seed for each: a pattern's interval then does not depend on which others there are.
-            str(found[i]): _evaluate(y[keys == found[i]], p[keys == found[i]], codes[keys == found[i]], bootstrap, seed)
-            for i in np.argsort(-counts, kind="stable")
-        }
+        # The same seed for each: a pattern's interval then does not depend on which others there are.
+        result["patterns"] = by_pattern(lambda rows: _evaluate(y[rows], p[rows], codes[rows], bootstrap, seed), keys)
     return result
 
 
@@ -114,7 +107,7 @@ def wilson(hits: ArrayLike, n: ArrayLike) -> tuple[Array, Array]:
     """Wilson's 95% interval (low, high) of a share, for `hits` out of `n` >= 1 independent rows; arrays broadcast."""
     n = np.asarray(n, dtype=float)
     share = np.asarray(hits, dtype=float) / n
-    z = ndtri(_INTERVAL[1])
+    z = ndtri(INTERVAL[1])
     centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
     half = z / (1 + z**2 / n) * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
     # No hits give exactly 0 and all give exactly 1, which rounding misses.
@@ -196,48 +189,14 @@ def check_outcomes(labels: ArrayLike, probabilities: ArrayLike) -> tuple[Array, 
     return y.astype(np.int64), np.clip(p, 0.0, 1.0)
 
 
-def pattern_keys(observed: ArrayLike, names: Sequence[str], n: int) -> Array:
-    """(n,) str: each row's observed modalities joined by ";", "none" where there are none.
-
-    Args:
-        observed: (n, M) bool.
-        names: M modality names, without ";" and none of them "none".
-        n: number of rows expected.
-
-    Raises:
-        DataError: a shape that does not fit, or a name that would make two patterns look the same.
-    """
-    seen = np.asarray(observed)
-    if seen.shape != (n, len(names)) or seen.dtype != bool:
-        raise DataError(f"observed: is {seen.dtype} of shape {seen.shape}; bool of shape {(n, len(names))} (rows, modalities) is expected")
-    for name in names:
-        if name == "none" or ";" in name or list(names).count(name) > 1:
-            raise DataError(f"names: {name!r} cannot name a modality in a pattern; use distinct names, without ';' and other than 'none'")
-    kinds, index = np.unique(seen, axis=0, return_inverse=True)
-    keys = np.array([";".join(name for name, there in zip(names, kind, strict=True) if there) or "none" for kind in kinds])
-    return keys[index.reshape(-1)]
-
-
 def predicted_class(probabilities: Array) -> Array:
     """(n,) int: class 1 from 0.5 on for (n,), the first of the most probable for (n, C)."""
     return (probabilities >= 0.5).astype(np.int64) if probabilities.ndim == 1 else probabilities.argmax(axis=1)
 
 
-def _subject_codes(subjects: ArrayLike, n: int) -> Array:
-    """(n,) int: subjects numbered by name, so that the order of rows changes no interval."""
-    ids = np.asarray(subjects, dtype=object)
-    if ids.shape != (n,):
-        raise DataError(f"subjects: shape is {ids.shape}; ({n},), one id a row, is expected")
-    # A NaN is the only value that differs from itself.
-    bad = next((row for row, name in enumerate(ids) if name is None or name != name or name == ""), None)
-    if bad is not None:
-        raise DataError(f"subjects: row {bad} has no id; fill subject_id, for instance with the sample_id")
-    return np.unique(ids.astype(str), return_inverse=True)[1].reshape(-1)
-
-
 def _evaluate(y: Array, p: Array, codes: Array, bootstrap: int, seed: int) -> dict[str, Any]:
     """`evaluate` without checks and patterns; `codes` (n,) int, any numbers."""
-    codes = np.unique(codes, return_inverse=True)[1].reshape(-1)
+    codes = numbered(codes)
     n, subjects = len(y), int(codes.max()) + 1
     if p.ndim == 1:
         rankings = [Ranking.of(y == 1, p)]
@@ -260,36 +219,5 @@ def _evaluate(y: Array, p: Array, codes: Array, bootstrap: int, seed: int) -> di
         ranks = np.mean([ranking.metrics(counts[:, codes]) for ranking in rankings], axis=0)
         return np.column_stack([*ranks, totals[:, :3] / totals[:, 3:]])
 
-    value = under(np.ones((1, subjects)))[0]
-    low = high = np.full(len(value), np.nan)
-    if bootstrap and subjects > 1:
-        rng = np.random.default_rng(seed)
-        size = max(1, _BLOCK // n)
-        blocks = [min(size, bootstrap - start) for start in range(0, bootstrap, size)]
-        low, high = _percentiles(np.concatenate([under(_draw(rng, block, subjects)) for block in blocks]))
-        low, high = (np.where(np.isnan(value), np.nan, bound) for bound in (low, high))
-    metrics = {
-        name: {"value": _or_none(value[i]), "low": _or_none(low[i]), "high": _or_none(high[i])}
-        for i, name in enumerate(("auroc", "auprc", "log_loss", "brier", "accuracy"))
-    }
-    return {"n": n, "subjects": subjects, **shares, **metrics}
-
-
-def _draw(rng: np.random.Generator, resamples: int, subjects: int) -> Array:
-    """(resamples, subjects) float: how often each subject is drawn, with replacement."""
-    drawn = rng.integers(subjects, size=(resamples, subjects)) + subjects * np.arange(resamples)[:, None]
-    return np.bincount(drawn.reshape(-1), minlength=resamples * subjects).reshape(resamples, subjects).astype(float)
-
-
-def _percentiles(draws: Array) -> tuple[Array, Array]:
-    """(low, high), each (metrics,), of `draws` (B, metrics) without their NaN; NaN where more than half are."""
-    bounds = np.full((2, draws.shape[1]), np.nan)
-    for i, column in enumerate(draws.T):
-        usable = column[~np.isnan(column)]
-        if 2 * len(usable) >= len(column):
-            bounds[:, i] = np.quantile(usable, _INTERVAL)
-    return bounds[0], bounds[1]
-
-
-def _or_none(number: float) -> float | None:
-    return None if np.isnan(number) else float(number)
+    found = dict(zip(METRICS, measured(under, n, subjects, bootstrap, seed), strict=True))
+    return {"n": n, "subjects": subjects, **shares, **found}

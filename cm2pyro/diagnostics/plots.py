@@ -1,7 +1,8 @@
 """Pictures of how predictions hold up, drawn without pyplot, so that no window opens and no global figure stays behind."""
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +14,15 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
 
-from cm2pyro.diagnostics.metrics import Array, check_outcomes, pattern_keys, predicted_class, reliability, wilson
+from cm2pyro.diagnostics.metrics import check_outcomes, predicted_class, reliability, wilson
+from cm2pyro.diagnostics.resampling import Array, pattern_keys
 from cm2pyro.files import atomic
 
 PATTERNS = 12
 """Rows of the pattern panel; where there are more patterns, the last row lumps the rare ones."""
 
 _SIZE, _DPI = (12.0, 5.0), 100  # inches and dots an inch: 1200 x 500 px
-_BLUE, _ORANGE, _GREY = "#0072B2", "#D55E00", "#6E6E6E"  # of Okabe and Ito, told apart with any colour vision
+BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#6E6E6E"  # of Okabe and Ito, told apart with any colour vision
 _LABEL_WIDTH = 32
 _LIMITS = (0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8)
 
@@ -48,17 +50,23 @@ def reliability_and_patterns(
     """
     y, p = check_outcomes(labels, probabilities)
     keys = pattern_keys(observed, names, len(y))
+    with page(path, title) as panels:
+        curve, histogram = panels[0].subplots(2, 1, sharex=True, height_ratios=(4, 1))
+        accuracy = panels[1].subplots()
+        _reliability(curve, histogram, y, p)
+        _patterns(accuracy, y, predicted_class(p), keys, names)
+        for panel, axes in zip(panels, (curve, accuracy), strict=True):
+            # Below the panel, where no point can lie.
+            panel.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=9, frameon=False)
+
+
+@contextmanager
+def page(path: str | Path, title: str) -> Iterator[Any]:
+    """Two panels side by side under a title, written to `path` as a PNG of 1200 x 500 px when the block succeeds."""
     layout = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.06)
     figure = Figure(figsize=_SIZE, dpi=_DPI, layout=layout, facecolor="white")
     figure.suptitle(_cut(" ".join(title.split()), 110), fontsize=13, parse_math=False)
-    panels: Any = figure.subfigures(1, 2, width_ratios=(1, 1.15))
-    curve, histogram = panels[0].subplots(2, 1, sharex=True, height_ratios=(4, 1))
-    accuracy = panels[1].subplots()
-    _reliability(curve, histogram, y, p)
-    _patterns(accuracy, y, predicted_class(p), keys, names)
-    for panel, axes in zip(panels, (curve, accuracy), strict=True):
-        # Below the panel, where no point can lie.
-        panel.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=9, frameon=False)
+    yield figure.subfigures(1, 2, width_ratios=(1, 1.15))
     with atomic(path) as temporary:
         # The canvas and not savefig, whose size and margins a user's matplotlibrc can change.
         FigureCanvasAgg(figure).print_png(str(temporary))
@@ -74,13 +82,13 @@ def _reliability(curve: Axes, histogram: Axes, y: Array, p: Array) -> None:
     # A rare outcome would fill a corner: show what there is, but cut nothing off.
     top = max(sure.max(), bins["high"].max())
     limit = next((limit for limit in _LIMITS if top <= limit), 1.0)
-    curve.plot([0, limit], [0, limit], color=_GREY, linewidth=1, linestyle="--", label="perfect calibration")
+    curve.plot([0, limit], [0, limit], color=GREY, linewidth=1, linestyle="--", label="perfect calibration")
     lengths = np.maximum(0, [bins["observed"] - bins["low"], bins["high"] - bins["observed"]])
     curve.errorbar(
         bins["predicted"],
         bins["observed"],
         yerr=lengths,
-        color=_BLUE,
+        color=BLUE,
         marker="o",
         markersize=5,
         linewidth=0.7,
@@ -91,16 +99,34 @@ def _reliability(curve: Axes, histogram: Axes, y: Array, p: Array) -> None:
     curve.set(ylabel=y_label, xlim=(-0.02 * limit, 1.02 * limit), ylim=(-0.02 * limit, 1.04 * limit))
     curve.set_title("Reliability", fontsize=11, loc="left")
     curve.tick_params(labelbottom=False)
-    histogram.hist(sure, bins=np.linspace(0, limit, 41).tolist(), color=_BLUE, alpha=0.7)
+    histogram.hist(sure, bins=np.linspace(0, limit, 41).tolist(), color=BLUE, alpha=0.7)
     histogram.set(xlabel=x_label, ylabel="rows")
     histogram.yaxis.set_major_locator(MaxNLocator(2, integer=True))
     for axes in (curve, histogram):
-        _plain(axes)
+        plain(axes)
         axes.grid(alpha=0.25)
 
 
 def _patterns(axes: Axes, y: Array, predicted: Array, keys: Array, names: Sequence[str]) -> None:
     """Draw accuracy per pattern, the most frequent on top."""
+    texts, place = pattern_rows(keys, names)
+    rows = np.arange(len(texts))
+    n = np.bincount(place)
+    hits = np.bincount(place, weights=predicted == y)
+    commonest = np.array([np.bincount(y[place == row]).max() for row in rows]) / n
+    low, high = wilson(hits, n)
+    axes.hlines(rows, low, high, color=ORANGE, linewidth=2)
+    axes.plot(hits / n, rows, "o", color=ORANGE, markersize=6, label="accuracy, 95% interval")
+    axes.scatter(commonest, rows, marker="|", s=170, linewidths=2, color=GREY, label="always the commonest class")
+    # Dots, unlike bars, need no zero; the end at 1 stays, to show what is left to gain.
+    start = min(0.8, np.floor(10 * min(low.min(), commonest.min())) / 10)
+    axes.set(xlim=(start - 0.02 * (1 - start), 1 + 0.02 * (1 - start)), xlabel="accuracy")
+    axes.set_title("Accuracy by observed modalities", fontsize=11, loc="left")
+    set_pattern_rows(axes, texts, n)
+
+
+def pattern_rows(keys: Array, names: Sequence[str]) -> tuple[list[str], Array]:
+    """Texts of the patterns' rows, the most frequent first and the rare ones lumped; and (n,) int, which row a sample is in."""
     found, group, counts = np.unique(keys, return_inverse=True, return_counts=True)
     order = np.argsort(-counts, kind="stable")
     texts = [_pattern_text(str(found[i]), names) for i in order]
@@ -108,27 +134,20 @@ def _patterns(axes: Axes, y: Array, predicted: Array, keys: Array, names: Sequen
     if len(texts) > PATTERNS:
         texts = [*texts[: PATTERNS - 1], f"other ({len(texts) - PATTERNS + 1} patterns)"]
         place = np.minimum(place, PATTERNS - 1)
-    rows = np.arange(len(texts))
-    n = np.bincount(place)
-    hits = np.bincount(place, weights=predicted == y)
-    commonest = np.array([np.bincount(y[place == row]).max() for row in rows]) / n
-    low, high = wilson(hits, n)
-    axes.hlines(rows, low, high, color=_ORANGE, linewidth=2)
-    axes.plot(hits / n, rows, "o", color=_ORANGE, markersize=6, label="accuracy, 95% interval")
-    axes.scatter(commonest, rows, marker="|", s=170, linewidths=2, color=_GREY, label="always the commonest class")
+    return texts, place
+
+
+def set_pattern_rows(axes: Axes, texts: list[str], n: Array) -> None:
+    """Name the rows 0, 1, … of a panel, with the count of samples beside each."""
     for row, count in enumerate(n.tolist()):
         axes.text(1.02, row, f"{count:,}", transform=axes.get_yaxis_transform(), va="center", ha="left", fontsize=9)
     axes.text(1.02, 1.01, "n", transform=axes.transAxes, va="bottom", ha="left", fontsize=9)
-    # Dots, unlike bars, need no zero; the end at 1 stays, to show what is left to gain.
-    start = min(0.8, np.floor(10 * min(low.min(), commonest.min())) / 10)
-    axes.set(xlim=(start - 0.02 * (1 - start), 1 + 0.02 * (1 - start)), xlabel="accuracy")
     # A few patterns would else stand a hand's breadth apart; room for five keeps them together at the top.
-    axes.set_ylim(max(len(rows), 5) - 0.4, -0.6)
-    axes.set_yticks(rows, texts, fontsize=9 if len(rows) <= 8 else 8, parse_math=False)
-    axes.set_title("Accuracy by observed modalities", fontsize=11, loc="left")
+    axes.set_ylim(max(len(texts), 5) - 0.4, -0.6)
+    axes.set_yticks(np.arange(len(texts)), texts, fontsize=9 if len(texts) <= 8 else 8, parse_math=False)
     axes.grid(axis="x", alpha=0.25)
     axes.tick_params(axis="y", length=0)
-    _plain(axes)
+    plain(axes)
 
 
 def _pattern_text(key: str, names: Sequence[str]) -> str:
@@ -148,6 +167,7 @@ def _cut(text: str, width: int) -> str:
     return text if len(text) <= width else text[: width - 1].rstrip() + "…"
 
 
-def _plain(axes: Axes) -> None:
+def plain(axes: Axes) -> None:
+    """Take away what a panel does not need."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.set_axisbelow(True)

@@ -95,7 +95,7 @@ class Guide(nn.Module):
         normal = torch.distributions.Normal(loc, torch.where(random, scale, torch.ones_like(scale)), validate_args=False)
         return torch.where(random & observed[..., None], normal.log_prob(z), z.new_zeros(())).sum(-1)
 
-    def forward(self, batch: Batch, completions: bool = False) -> None:
+    def forward(self, batch: Batch, completions: int = 0) -> None:
         """Run the program on a minibatch; `completions` as in the model."""
         with poutine.scale(scale=self.beta):
             mixture = self.build(self.globals())
@@ -104,7 +104,8 @@ class Guide(nn.Module):
         log_q = self.log_q(z, loc, scale, batch.observed)
         self.choice = None
         if completions:
-            z, _ = mixture.completions(z, batch.observed)
+            several, _ = mixture.completions(z.expand(completions, *z.shape), batch.observed.expand(completions, *batch.observed.shape))
+            z = several.flatten(0, 1)  # component by component, as the model weighs them
         elif self.missing == "conditional":
             z, log_r = mixture.choose(z, batch.observed)
             # Where nothing is missing there was nothing to choose.

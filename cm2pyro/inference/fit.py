@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
 from cm2pyro import sites
@@ -20,15 +19,13 @@ from cm2pyro.errors import CheckpointError, CM2Error
 from cm2pyro.inference import checkpoint, monitor
 from cm2pyro.inference.checkpoint import Progress
 from cm2pyro.inference.maximise import maximise
-from cm2pyro.inference.predict import predict
 from cm2pyro.inference.program import Program
 from cm2pyro.inference.run import write_history
 from cm2pyro.inference.start import start_values
+from cm2pyro.inference.validate import validate
 
 Record = dict[str, Any]
 Report = Callable[[Record, list[str]], None]
-_VALIDATION_DRAWS = 20
-_CLIP = 1e-7
 _PILOT = 4096  # rows that place the mixture, where encoding all would take as long as an epoch
 
 
@@ -53,7 +50,8 @@ class Trainer:
         if self.held:
             program.guide.globals.hold(self.held)
         program.apart = update == "ifm"
-        decayed, global_parameters = program.regularised(), list(program.guide.globals.parameters())
+        # A regression's observation scale is global too: at the encoders' pace a short fit would end with intervals far too wide.
+        decayed, global_parameters = program.regularised(), [*program.guide.globals.parameters(), *program.model.likelihood.parameters()]
         taken = {id(p) for p in (*decayed, *global_parameters)}
         others = [p for p in program.parameters() if id(p) not in taken]
         fit = config.fit
@@ -148,7 +146,7 @@ class Trainer:
             self._second_step(self.held)
         outcome, kl = outcome / seen, {name: value / seen for name, value in kl.items()}
         with self._averaged():
-            log_loss, auroc = self._validate()
+            log_loss, auroc = validate(self.program, self.val, fit.seed)
             state = monitor.health(self.program, self.train)
         total = sum(kl.values())
         record: Record = {
@@ -236,20 +234,6 @@ class Trainer:
             yield
         finally:
             self.program.load_state_dict(own)
-
-    def _validate(self) -> tuple[float | None, float | None]:
-        labels = self.val.labels.numpy()
-        labelled = labels >= 0
-        if not labelled.any():
-            return None, None
-        probability = predict(self.program, self.val, _VALIDATION_DRAWS, self.config.fit.seed).probability[labelled]
-        labels = labels[labelled]
-        log_loss = float(-np.log(np.clip(probability[np.arange(len(labels)), labels], _CLIP, 1)).mean())
-        if len(set(labels.tolist())) < probability.shape[1]:
-            return log_loss, None
-        if probability.shape[1] == 2:
-            return log_loss, float(roc_auc_score(labels, probability[:, 1]))
-        return log_loss, float(roc_auc_score(labels, probability, multi_class="ovr", average="macro"))
 
     def _judge(self, log_loss: float | None) -> bool:
         """Update best, patience and end; whether this epoch is the best so far."""

@@ -91,9 +91,8 @@ class Program(nn.Module):
     def loss(self, batch: Batch) -> Tensor:
         """−ELBO of a minibatch per sample of the data set; differentiable."""
         # Summed over components where that is cheap and something is missing (see CopulaMixture.completions).
-        completions = (
-            self.config.guide.missing == "conditional" and self.config.prior.coupling == "shared" and not bool(batch.observed.all())
-        )
+        summed = self.config.guide.missing == "conditional" and self.config.prior.coupling == "shared" and not bool(batch.observed.all())
+        completions = self.model.likelihood.completions if summed else 0
         with pyro.settings.context(module_local_params=True):
             return self.elbo(batch, completions=completions) / batch.size
 

@@ -38,7 +38,7 @@ def check_model(config: Config) -> None:
 
 
 def make_model(config: Config, classes: int, build: Callable[[dict[str, Tensor]], CopulaMixture]) -> Model:
-    """The model of a config for that many classes; build: values of the global sites -> mixture."""
+    """The model of a config for that many classes (or labels); build: values of the global sites -> mixture."""
     structure = make_structure(config)
     fusion = FUSIONS.get(config.fusion.kind, "fusion.kind")(
         len(config.modalities), config.latent.dim, **FUSIONS.options(config.fusion.kind, config.fusion.options, "fusion", ("kind",))

@@ -1,5 +1,6 @@
 """The generative model as a Pyro program."""
 
+import math
 from collections.abc import Callable
 from contextlib import nullcontext
 
@@ -30,9 +31,9 @@ class Model(nn.Module):
     row contributes log p(z_observed). That is exact for a guide that draws the missing ones from the model's own
     conditional (the two densities cancel), and for one that fills in a constant.
 
-    With completions (`completions=True`, see `CopulaMixture.completions`) latent sites carry a leading dimension of one
-    completion per joint component, and the outcome is the mixture of its likelihoods, weighted by the responsibilities
-    p(t | z_observed): the discrete component is summed out, gradients to the weights included.
+    With completions (see `CopulaMixture.completions`) latent sites carry a leading dimension of T S completions, S per joint
+    component, and the outcome is the mixture of its likelihoods, weighted by the responsibilities p(t | z_observed): the
+    discrete component is summed out, gradients to the weights included. The more draws, the nearer to log p(y | z_observed).
 
     Args:
         names: the modalities. build: values of the global sites -> mixture. priors: of the global sites.
@@ -67,17 +68,22 @@ class Model(nn.Module):
         """Outputs of the outcome head: z (..., M, D) -> (..., outputs)."""
         return self.head(self.fusion(z))
 
-    def outcome_dist(self, z: Tensor, log_weights: Tensor | None = None) -> TorchDistribution:
-        """p(y | z) for z (B, M, D), or the mixture over completions z (L, B, M, D) with log weights (L, B)."""
-        outputs = self.outputs(z)
-        return self.likelihood.distribution(outputs) if log_weights is None else self.likelihood.mixture(outputs, log_weights)
+    def outcome_dist(self, z: Tensor, log_weights: Tensor | None = None, known: Tensor | None = None) -> TorchDistribution:
+        """p(y | z) for z (B, M, D), or the mixture over completions z (L, B, M, D) with log weights (L, B).
 
-    def forward(self, batch: Batch, completions: bool = False) -> Tensor:
-        """Run the program on a minibatch; returns the latents (B, M, D) or (T, B, M, D)."""
+        Of several labels those that are not `known` (see `Likelihood.known`) are left out of its density.
+        """
+        outputs = self.outputs(z)
+        if log_weights is None:
+            return self.likelihood.distribution(outputs, known)
+        return self.likelihood.mixture(outputs, log_weights, known)
+
+    def forward(self, batch: Batch, completions: int = 0) -> Tensor:
+        """Run the program on a minibatch; returns the latents (B, M, D), or (T S, B, M, D) with S `completions` per component."""
         with poutine.scale(scale=self.beta):
             mixture = self.build(self.sample_globals())
         scored = torch.ones_like(batch.observed) if self.scores_missing else batch.observed
-        shape = torch.Size((mixture.joint_components, len(batch)) if completions else (len(batch),))
+        shape = torch.Size((mixture.joint_components * completions, len(batch)) if completions else (len(batch),))
         data = pyro.plate(sites.PLATE, batch.size, subsample=batch.rows, dim=-1)
         draws = pyro.plate(sites.DRAWS, shape[0], dim=-2) if completions else None
         chain = LatentChain(mixture, scored, shape)
@@ -86,9 +92,11 @@ class Model(nn.Module):
                 with draws or nullcontext():
                     chain.values.append(pyro.sample(sites.latent(name), chain.factor()))
         z = torch.stack(chain.values, -2)
-        log_weights = mixture.responsibilities(z[0], batch.observed).mT if completions else None
+        log_weights = None
+        if completions:
+            log_weights = mixture.responsibilities(z[0], batch.observed).mT.repeat_interleave(completions, 0) - math.log(completions)
         with data:
-            outcome = self.outcome_dist(z, log_weights)
+            outcome = self.outcome_dist(z, log_weights, self.likelihood.known(batch.labels))
             labels = self.likelihood.labels(batch.labels, z.dtype)
             pyro.sample(sites.OUTCOME, outcome.mask(batch.labelled), obs=labels)
         return z

@@ -138,7 +138,7 @@ def test_data_check_describes(made: Path, capsys: pytest.CaptureFixture[str]) ->
     ("change", "expected"),
     [
         ({"task": {"type": "binry"}}, "task.type"),
-        ({"task": {"type": "regression"}}, "not available|unknown task"),
+        ({"task": {"type": "multilabel"}}, "multilabel needs the columns of its labels"),
         ({"fit": {"epoch": 3}}, "did you mean 'epochs'"),
         ({"fits": {}}, "did you mean 'fit'"),
         ({"beta": 1}, "did you mean 'fit.beta'"),
@@ -161,7 +161,7 @@ def test_data_check_describes(made: Path, capsys: pytest.CaptureFixture[str]) ->
         ({"modalities": {"age": {"encoder": "lstm"}}}, "cannot read kind tabular"),
         ({"modalities": {"age": {"hours": 3}}}, "hours"),
         ({"modalities": {"given": {"encoder": "identity", "hidden": None}}}, "latent.dim"),
-        ({"modalities": {"given": {"kind": "image"}}}, "unknown kind"),
+        ({"modalities": {"given": {"kind": "image"}}}, "'mlp' cannot read kind image; use one of cnn, resnet34"),
     ],
 )
 def test_config_refusals(made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], change: dict, expected: str) -> None:

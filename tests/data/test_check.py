@@ -9,7 +9,7 @@ import pytest
 from cm2pyro.config import Config
 from cm2pyro.data.check import describe
 from cm2pyro.data.manifest import Manifest, read_manifest
-from cm2pyro.errors import ConfigError, DataError
+from cm2pyro.errors import DataError
 
 VIEWS: dict[str, tuple[str, ...]] = {"image": ("vector",), "note": ("vector",), "ehr": ("binned",)}
 
@@ -64,8 +64,20 @@ def test_faults_are_refused_as_in_a_fit(tmp_path: Path) -> None:
     ):
         with pytest.raises(DataError, match=says):
             describe(manifest(tmp_path, **columns), config("image"), VIEWS)
-    with pytest.raises(ConfigError, match=r"task\.type"):
-        describe(manifest(tmp_path, label=["0.5"]), config("image", type="regression"), VIEWS)
+    with pytest.raises(DataError, match=r"row 3 \(sample_id s1\), column 'label': label is 'x'; expected a finite number"):
+        describe(manifest(tmp_path, label=["0.5", "x"]), config("image", type="regression"), VIEWS)
+
+
+def test_several_labels_and_numbers(tmp_path: Path) -> None:
+    read = manifest(tmp_path, a=["0", "1", ""], b=["", "1", "1"], los=["1", "", "4"], image=["[1]"] * 3)
+    lines = describe(read, config("image", type="multilabel", labels=["b", "a"]), VIEWS)
+    assert lines[:2] == ["labels in 'b': 0 0, 1 2, empty 1", "labels in 'a': 0 1, 1 1, empty 1"]
+    lines = describe(read, config("image", type="multilabel", labels=["a", "c", "d"]), VIEWS)
+    assert lines[:2] == [f"labels: no column '{name}'; enough to predict, not to fit or evaluate" for name in "cd"]
+    lines = describe(read, config("image", type="regression", label="los"), VIEWS)
+    assert lines[0] == "labels in 'los': 2 numbers, mean 2.5, sd 1.5, 1 to 4, empty 1"
+    read = manifest(tmp_path, los=["", ""], image=["[1]"] * 2)
+    assert describe(read, config("image", type="regression", label="los"), VIEWS)[0] == "labels in 'los': 0 numbers, empty 2"
 
 
 def test_many_modalities_are_listed_by_the_patterns_that_occur(tmp_path: Path) -> None:

@@ -54,6 +54,23 @@ def test_a_batch_is_its_rows_with_labels_that_can_be_indexed() -> None:
     assert batch.to(torch.device("cpu")) is batch
 
 
+def test_several_labels_keep_what_is_empty_and_numbers_are_filled() -> None:
+    several = torch.tensor([[0, 1], [-1, 1], [-1, -1], [1, -1], [0, 0]])
+    dataset = Dataset(**(parts() | {"labels": several}))
+    assert dataset.labelled.tolist() == [True, True, False, True, True]
+    assert dataset.take([2, 1]).labelled.tolist() == [False, True]
+    batch = dataset.batch(torch.tensor([1, 2]))
+    assert batch.labels.tolist() == [[-1, 1], [-1, -1]]
+    assert batch.labelled.tolist() == [True, False]
+    numbers = torch.tensor([0.5, torch.nan, -1.0, 0.0, torch.nan], dtype=torch.float64)
+    dataset = Dataset(**(parts() | {"labels": numbers}))
+    assert dataset.labelled.tolist() == [True, False, True, True, False]
+    batch = dataset.batch(torch.arange(5))
+    assert batch.labels.tolist() == [0.5, 0, -1, 0, 0]
+    assert batch.labelled.tolist() == dataset.labelled.tolist()
+    assert Dataset(**parts()).labelled.tolist() == [False, True, True, False, True]
+
+
 def test_a_batch_moves_whole() -> None:
     moved = Dataset(**parts()).batch(torch.arange(3)).to(torch.device("meta"))
     tensors = [*(x for views in moved.inputs.values() for x in views.values()), moved.observed, moved.labels, moved.labelled, moved.rows]

@@ -56,7 +56,7 @@ def events() -> pd.DataFrame:
 
 def saved(folder: Path, table: pd.DataFrame | None = None, series: pd.DataFrame | None = None) -> Manifest:
     (frame() if table is None else table).to_csv(folder / "m.csv", index=False)
-    (events() if series is None else series).to_csv(folder / "ehr.csv", index=False)
+    (events().sort_values("hours") if series is None else series).to_csv(folder / "ehr.csv", index=False)
     return read_manifest(folder / "m.csv")
 
 
@@ -148,7 +148,7 @@ def test_whole_modalities_may_be_absent_after_the_fit(tmp_path: Path) -> None:
             rows = x[torch.arange(N)]
             assert rows.shape == before.inputs[name][view].shape
             assert not rows.any()
-    assert prepared.notes[-1:] == [f"modality ehr: ehr.csv is not beside {tmp_path / 'new.csv'}; every row counts as missing"]
+    assert prepared.notes == [f"modality ehr: ehr.csv is not beside {tmp_path / 'new.csv'}; every row counts as missing"]
     refusal(lambda: prepared.transform(manifest, labels=True), "new.csv", "'label' is missing")
 
 
@@ -178,6 +178,44 @@ def test_multiclass(tmp_path: Path) -> None:
     loaded = preparation(type="multiclass")
     loaded.load(prepared.state())
     assert loaded.transform(saved(tmp_path, table.iloc[[2]]), labels=True).labels.tolist() == [2]
+
+
+def numbers() -> pd.DataFrame:
+    """A numeric label; rows beyond the training ones are far off."""
+    label = [str(100.0 + 3 * i) for i in range(N)]
+    label[2], label[9] = "", "500"
+    return frame().assign(label=label)
+
+
+def test_numeric_labels_are_standardised_on_the_training_rows_and_come_back(tmp_path: Path) -> None:
+    manifest = saved(tmp_path, numbers())
+    prepared = preparation(type="regression")
+    dataset = prepared.fit(manifest, TRAIN)
+    raw = np.array([float(x or "nan") for x in numbers()["label"]])
+    train = raw[TRAIN][np.isfinite(raw[TRAIN])]
+    np.testing.assert_allclose(dataset.labels.numpy(), (raw - train.mean()) / train.std())
+    assert dataset.labelled.tolist() == [i != 2 for i in range(N)]
+    assert prepared.classes == ()
+    loaded = preparation(type="regression")
+    loaded.load(json.loads(json.dumps(prepared.state(), allow_nan=False)))
+    again = loaded.transform(manifest, labels=True)
+    np.testing.assert_array_equal(again.labels.numpy(), dataset.labels.numpy())
+    np.testing.assert_allclose(loaded.scaling.inverse(again.labels.numpy()), raw)  # type: ignore[union-attr]
+    assert not loaded.transform(manifest, labels=False).labelled.any()
+    with pytest.raises(CheckpointError, match="does not fit the config"):
+        preparation(type="regression").load(without(prepared.state(), "label"))
+
+
+def test_several_labels_are_warned_of_once_a_fit(tmp_path: Path) -> None:
+    table = frame().assign(shock=["", *["0"] * (N - 2), "1"])
+    prepared = preparation(type="multilabel", labels=["shock", "label"])
+    dataset = prepared.fit(saved(tmp_path, table), TRAIN)
+    assert prepared.classes == ("shock", "label")
+    assert dataset.labels.shape == (N, 2)
+    assert dataset.labels[0].tolist() == [-1, 0]
+    assert [note for note in prepared.notes if "'shock' is 0 in every training row" in note] == prepared.notes
+    assert len(prepared.notes) == 1
+    assert prepared.transform(saved(tmp_path, table), labels=False).labels.eq(-1).all()
 
 
 # --- refused at the fit ----------------------------------------------------------------------------------------------

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, average_precision_score, brier_score_loss, log_loss, roc_auc_score
 
-from cm2pyro.diagnostics.metrics import Ranking, evaluate, pattern_keys
+from cm2pyro.diagnostics.metrics import Ranking, evaluate
+from cm2pyro.diagnostics.resampling import pattern_keys
 from cm2pyro.errors import DataError
 
 METRICS = ("auroc", "auprc", "log_loss", "brier", "accuracy")

@@ -53,7 +53,7 @@ def whole(dataset: Dataset) -> torch.Tensor:
     return torch.arange(len(dataset))
 
 
-def traces(program: Program, dataset: Dataset, completions: bool) -> tuple[poutine.Trace, poutine.Trace]:
+def traces(program: Program, dataset: Dataset, completions: int) -> tuple[poutine.Trace, poutine.Trace]:
     batch = dataset.batch(whole(dataset))
     with pyro.settings.context(module_local_params=True):
         guide = poutine.trace(program.guide).get_trace(batch, completions)
@@ -67,7 +67,7 @@ def test_every_modality_has_a_latent_site_in_both_traces(treatment: str, nobody:
     program, dataset = make(guide={"missing": treatment})
     if nobody:
         dataset = dataset.with_observed(dataset.observed & torch.tensor([True, False, True]))
-    for completions in [False, True] if treatment == "conditional" else [False]:
+    for completions in [0, 1] if treatment == "conditional" else [0]:
         model, guide = traces(program, dataset, completions)
         for trace in (model, guide):
             for name in NAMES:
@@ -83,7 +83,7 @@ def test_every_modality_has_a_latent_site_in_both_traces(treatment: str, nobody:
 
 def test_latent_sites_add_up_to_the_density_of_the_observed() -> None:
     program, dataset = make()
-    for completions in (False, True):
+    for completions in (0, 1):
         model, guide = traces(program, dataset, completions)
         model.compute_log_prob()
         guide.compute_log_prob()
@@ -208,7 +208,7 @@ def test_the_imputed_latent_moves_the_prediction_and_carries_gradients(coupling:
 
     def value() -> torch.Tensor:
         with pyro.settings.context(module_local_params=True):
-            return program.elbo(batch, completions=coupling == "shared") / n
+            return program.elbo(batch, completions=int(coupling == "shared")) / n
 
     torch.manual_seed(0)
     drawn: dict[str, list[torch.Tensor]] = {name: [] for name in sites}
@@ -277,8 +277,8 @@ def test_completions_bound_the_same_outcome_more_tightly() -> None:
     batch = dataset.batch(whole(dataset))
     torch.manual_seed(0)
     with torch.no_grad(), pyro.settings.context(module_local_params=True):
-        summed = torch.stack([program.elbo(batch, completions=True) for _ in range(300)])
-        drawn = torch.stack([program.elbo(batch, completions=False) for _ in range(300)])
+        summed = torch.stack([program.elbo(batch, completions=1) for _ in range(300)])
+        drawn = torch.stack([program.elbo(batch, completions=0) for _ in range(300)])
     error = math.sqrt(float(summed.var() + drawn.var()) / 300)
     assert float(summed.mean()) < float(drawn.mean()) + 3 * error
     assert float(summed.var()) < float(drawn.var())
