@@ -155,7 +155,7 @@ class CM2:
         if folder is not None and not resume:
             # Only now, with config and data found good, is an earlier run replaced.
             run.clear(folder, overwrite)
-            run.write_setup(folder, self.config, self._state(), self.holdout, str(device))
+            run.write_setup(folder, self.config, self._state(), self.holdout, str(device), self.preparation.tokenizers())
         trainer = Trainer(self.config, self._program, train_set, val_set, folder)
         if resume:
             trainer.resume()
@@ -313,7 +313,9 @@ class CM2:
         run.check_folder(folder, resume=False, overwrite=overwrite)
         with run.locked(folder):
             run.clear(folder, overwrite)
-            run.write_setup(folder, self.config, self._state(), self.holdout, str(next(program.parameters()).device))
+            run.write_setup(
+                folder, self.config, self._state(), self.holdout, str(next(program.parameters()).device), self.preparation.tokenizers()
+            )
             header = {"epoch": len(self.history), "architectures": program.architectures()}
             checkpoint.write(folder / "checkpoints" / "best.safetensors", program.state_dict(), header)
             run.write_history(folder, self.history)

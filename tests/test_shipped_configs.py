@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
+from tokenizers import Tokenizer
 
 from cm2pyro.api import CM2
 from cm2pyro.cli import main
@@ -120,6 +121,10 @@ def test_runs(name: str, data: str, root: Path, tmp_path: Path, request: pytest.
     for modality, part in modalities.items():
         scratch = f"modality {modality}: encoder {part.encoder} starts from scratch (weights: none)"
         assert (scratch in printed) == (part.options.get("weights") == "none")
+    texts = [modality for modality, part in modalities.items() if part.kind == "text"]
+    assert [path.name for path in (tmp_path / "run").glob("tokenizer*.json")] == ["tokenizer.json"] * len(texts)
+    for _ in texts:
+        assert Tokenizer.from_file(str(tmp_path / "run" / "tokenizer.json")).encode("calm patient").tokens[0] == "[CLS]"
     assert run("predict", folder, "--data", manifest, "--out", str(tmp_path / "p.csv")) == 0
     predicted = pd.read_csv(tmp_path / "p.csv", dtype={"sample_id": str}, keep_default_na=False)
     assert predicted.probability.between(0, 1).all()

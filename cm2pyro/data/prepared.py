@@ -17,6 +17,7 @@ from cm2pyro.data.kinds import make_kind
 from cm2pyro.data.labels import Labels, check_training_labels, classes_of, label_scaling, no_labels, read_labels, standardised
 from cm2pyro.data.manifest import Manifest
 from cm2pyro.data.scaling import Standard
+from cm2pyro.data.text import Text
 from cm2pyro.errors import CheckpointError, DataError
 
 Result = TypeVar("Result")
@@ -124,6 +125,10 @@ class Preparation:
                 observed.append(kind.observed(raw[name]))
         mask = torch.from_numpy(np.stack(observed, 1))
         return Dataset(self.names, inputs, mask, torch.from_numpy(labels), tuple(manifest.ids), tuple(manifest.subjects))
+
+    def tokenizers(self) -> dict[str, str]:
+        """Text modality -> its tokenizer as the JSON that the library `tokenizers` and Hugging Face read."""
+        return {name: kind.tokenizer.to_str() for name, kind in self.kinds.items() if isinstance(kind, Text)}
 
     def state(self) -> dict[str, Any]:
         """Plain JSON."""

@@ -53,8 +53,8 @@ def check_folder(out: Path, resume: bool, overwrite: bool) -> None:
 def clear(out: Path, overwrite: bool) -> None:
     """Make room for a new run. Only what a fit writes is removed; a user's own files beside it stay."""
     if overwrite:
-        for name in _OURS:
-            (out / name).unlink(missing_ok=True)
+        for path in [*(out / name for name in _OURS), out / "tokenizer.json", *out.glob("tokenizer_*.json")]:
+            path.unlink(missing_ok=True)
         shutil.rmtree(out / "checkpoints", ignore_errors=True)
     (out / "checkpoints").mkdir(parents=True, exist_ok=True)
 
@@ -87,11 +87,15 @@ def locked(out: Path) -> Iterator[None]:
         yield
 
 
-def write_setup(out: Path, config: Config, state: dict[str, Any], holdout: dict[str, list[str]], device: str) -> None:
-    """What is known before the first epoch."""
+def write_setup(
+    out: Path, config: Config, state: dict[str, Any], holdout: dict[str, list[str]], device: str, tokenizers: dict[str, str]
+) -> None:
+    """What is known before the first epoch. tokenizers: modality -> JSON, written for other tools; a run reads its own from `state`."""
     config.to_file(out / CONFIG)
     write_text(out / PREPROCESSING, json.dumps(state))
     write_text(out / HOLDOUT, json.dumps(holdout))
+    for name, tokenizer in tokenizers.items():
+        write_text(out / ("tokenizer.json" if len(tokenizers) == 1 else f"tokenizer_{name}.json"), tokenizer)
     packages = ("torch", "pyro-ppl", "numpy", "pandas", "scikit-learn")
     env = {
         "cm2pyro": __version__,
