@@ -73,6 +73,6 @@ def test_make_demo_ends_by_naming_its_files(root: Path, tmp_path: Path) -> None:
         assert (demo / name).stat().st_size > 0
     metrics = json.loads((demo / "metrics.json").read_text())
     truth = json.loads((demo / "data" / "truth.json").read_text())
-    # 30% of the modalities are missing: below what is possible with all of them, far above chance.
-    assert 0.8 < metrics["auroc"]["value"] < truth["bayes_auroc"] + 0.03
+    # 30% of the modalities are missing: below what is possible with all of them, far above chance (sd of an AUROC on 400 rows: 0.025).
+    assert 0.72 < metrics["auroc"]["value"] < truth["bayes_auroc"] + 0.03
     assert len(metrics["patterns"]) >= 7
