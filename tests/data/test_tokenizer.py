@@ -30,7 +30,7 @@ def trained() -> Tokenizer:
 
 def test_the_same_notes_give_the_same_bytes(trained: Tokenizer) -> None:
     assert tokens.train(iter(NOTES), 400).to_str() == trained.to_str()
-    assert tokens.train(NOTES[:-1] + ["something else"], 400).to_str() != trained.to_str()
+    assert tokens.train([*NOTES[:-1], "something else"], 400).to_str() != trained.to_str()
 
 
 def test_special_tokens_come_first_and_the_vocabulary_keeps_to_its_size(trained: Tokenizer) -> None:
