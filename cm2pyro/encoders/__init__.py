@@ -87,6 +87,9 @@ def _options(name: str, modality: Modality) -> dict[str, Any]:
             raise ConfigError(
                 f"{where}.{one_line(key, 60)}: unknown key for kind {modality.kind} and encoder '{modality.encoder}'; {nearest(key, known)}"
             )
+    if "weights" not in own and modality.options.get("weights", "none") != "none":
+        # The kind has the option too, for its tokenizer, which then would not be that of the encoder.
+        raise ConfigError(f"{where}.weights: encoder '{modality.encoder}' always starts from scratch; remove it, or name another encoder")
     return ENCODERS.options(modality.encoder, {key: value for key, value in modality.options.items() if key in own}, where)
 
 

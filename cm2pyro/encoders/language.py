@@ -125,7 +125,7 @@ class HuggingFace(Notes):
     ) -> None:
         network, said = _network(self.source, weights, self.scratch(vocabulary, architecture))
         config: Any = network.config
-        super().__init__(shapes, int(config.hidden_size), pool)
+        super().__init__(shapes, _width(network, self.source), pool)
         self.said = said
         self.architecture = json.loads(config.to_json_string(use_diff=False))
         self._check_length(network, shapes["tokens"][1])
@@ -232,6 +232,21 @@ def _network(source: str, weights: str, architecture: dict[str, Any]) -> tuple[n
             f"({len(absent)} tensors lack); expected one network's files"
         )
     return _without_pooler(network), ()
+
+
+def _width(network: nn.Module, source: str) -> int:
+    """Of the features, found by trying. Raises ConfigError for a network that does not turn tokens alone into states."""
+    training = network.training
+    tokens = torch.ones(1, 2, dtype=torch.long, device=next(network.parameters()).device)
+    try:
+        with torch.no_grad():
+            return int(network.eval()(input_ids=tokens, attention_mask=tokens).last_hidden_state.shape[-1])
+    except Exception as error:  # each network has its own way to miss what it was not given
+        raise ConfigError(
+            f"encoder {source}: does not turn notes into features ({one_line(error, 120)}); expected an encoder of text such as BERT"
+        ) from error
+    finally:
+        network.train(training)
 
 
 def _without_pooler(network: nn.Module) -> nn.Module:
