@@ -265,6 +265,23 @@ def test_wrong_folders_are_refused(tmp_path: Path, folders: dict[str, Path]) -> 
     assert wordy.encode("chest clear").ids == tokens.train([" ".join(WORDS)] * 4, 300).encode("chest clear").ids
 
 
+def test_networks_that_do_not_read_tokens_alone_are_refused(tmp_path: Path) -> None:
+    from transformers import T5Config, T5Model, ViTConfig, ViTModel
+
+    T5Model(T5Config(vocab_size=300, d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2)).save_pretrained(tmp_path / "t5")
+    tiny = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16, "image_size": 32}
+    ViTModel(ViTConfig(**tiny)).save_pretrained(tmp_path / "vit")
+    for name in ("t5", "vit"):
+        for weights in ("none", "hub"):
+            refusal(lambda name=name, weights=weights: make(tmp_path / name, weights=weights), name, "does not turn notes into features")
+
+
+def test_weights_of_an_encoder_that_has_none_are_refused(folders: dict[str, Path]) -> None:
+    """The tokenizer would be that of the folder, and name more tokens than the encoder has vectors for."""
+    refusal(lambda: check_encoders(config(encoder="bag", weights=str(folders["bert"]))), "modalities.note.weights", "'bag' always starts")
+    check_encoders(config(encoder="bag", weights="none"))
+
+
 def test_the_hub_without_a_network_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     import huggingface_hub
 
