@@ -126,6 +126,17 @@ def test_the_same_seed_gives_the_same_fit(folder: Path) -> None:
     pd.testing.assert_frame_equal(one, two)
 
 
+def test_a_picture_is_encoded_once_however_many_mixtures_are_drawn(folder: Path) -> None:
+    config = settings()
+    config["guide"] = {"globals": "normal"}
+    model = CM2.from_config(config).fit(folder / "manifest.csv", device="cpu")
+    model.reference = None
+    calls: list[int] = []
+    model.program.guide.encoders()[0].register_forward_hook(lambda module, given, out: calls.append(len(out)))
+    model.predict(folder / "manifest.csv", draws=10)
+    assert calls == [40]
+
+
 class Words(nn.Module):
     """A user's own: the mean of token vectors over all notes."""
 
