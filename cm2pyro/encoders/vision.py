@@ -1,6 +1,6 @@
 """Encoders of pictures: a small convolutional network, and every classification network of torchvision."""
 
-from contextlib import redirect_stderr
+from contextlib import redirect_stderr, redirect_stdout
 from functools import cache
 from io import StringIO
 from pathlib import Path
@@ -150,7 +150,7 @@ class Backbone(Encoder):
             from torchvision import models
 
             try:
-                with redirect_stderr(StringIO()):  # torch announces the address there
+                with redirect_stdout(StringIO()), redirect_stderr(StringIO()):  # where torch announces the address: on either
                     state: dict[str, Tensor] = models.get_model_weights(self.backbone).DEFAULT.get_state_dict(progress=False)
             except Exception as error:  # the network, the disk and the parser each have their own
                 url = models.get_model_weights(self.backbone).DEFAULT.url
