@@ -255,6 +255,8 @@ def test_wrong_folders_are_refused(tmp_path: Path, folders: dict[str, Path]) -> 
     refusal(lambda: make("tinybert", weights=str(bare)), str(bare), "cannot be read as a Hugging Face encoder", "config.json")
     refusal(lambda: make("tinybert", weights=str(tmp_path / "gone")), "gone", "is no folder that is there")
     refusal(lambda: make("tinybert", weights=str(folders["bert"]), layers=2), "layers, hidden and heads are those of the weights")
+    for name in ("./no/such", str(tmp_path / "gone"), "~/x"):  # not asked for on the hub, where such names cannot be
+        refusal(lambda name=name: make(name, weights="hub"), name, "is no folder that is there")
     mixed = tmp_path / "mixed"  # one network's config, another's weights
     shutil.copytree(folders["bert"], mixed)
     shutil.copy(folders["distilbert"] / "model.safetensors", mixed / "model.safetensors")

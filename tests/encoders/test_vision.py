@@ -196,15 +196,16 @@ def test_smaller_networks_do_not_take_the_weights_of_larger_ones(tmp_path: Path)
     refusal(lambda: make("resnet18", weights=str(tmp_path / "w.safetensors")), "does not fit the network")
 
 
-def test_the_hub_without_a_network_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_hub_without_a_network_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     def refuse(*_: Any, **__: Any) -> Any:
         raise OSError("<urlopen error [Errno -3]\nTemporary failure in name resolution>")
 
-    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", refuse)
-    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", refuse)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr(torch.hub, "urlopen", refuse)
     refusal(
         lambda: make("resnet18", weights="hub"), "resnet18 cannot be had", "https://download.pytorch.org/models/resnet18", "weights: none"
     )
+    assert capsys.readouterr() == ("", "")  # the refusal alone is shown
 
 
 def test_the_hub_gives_torchvisions_own_weights(monkeypatch: pytest.MonkeyPatch) -> None:
