@@ -192,6 +192,9 @@ def _blocks(network: nn.Module) -> list[nn.Module]:
     def size(module: nn.Module) -> int:
         return sum(p.numel() for p in module.parameters())
 
+    def norms_alone(module: nn.Module) -> bool:
+        return all(isinstance(part, _NORMS) for part in module.modules() if next(part.parameters(recurse=False), None) is not None)
+
     blocks = parts(network)
     while len(blocks) < 4 and any(parts(block) for block in blocks):
         largest = max((block for block in blocks if parts(block)), key=size)
@@ -200,7 +203,7 @@ def _blocks(network: nn.Module) -> list[nn.Module]:
     joined: list[nn.Module] = []
     for block in blocks:
         # A normalisation belongs to what it follows: alone it would be a block of a few numbers.
-        joined[-1:] = [nn.ModuleList([*joined[-1:], block])] if joined and isinstance(block, _NORMS) else [*joined[-1:], block]
+        joined[-1:] = [nn.ModuleList([*joined[-1:], block])] if joined and norms_alone(block) else [*joined[-1:], block]
     return joined
 
 
