@@ -256,6 +256,7 @@ def test_frozen_trains_nothing() -> None:
         ("mobilenet_v3_small", 2, ("features.12.", "classifier.")),
         ("efficientnet_b0", 2, ("features.7.", "features.8.")),
         ("densenet121", 1, ("features.denseblock4.", "features.norm5.")),
+        ("convnext_tiny", 1, ("features.7.", "classifier.")),
         ("vit_b_16", 1, ("encoder.layers.encoder_layer_11.", "encoder.ln.")),
     ],
 )
@@ -286,6 +287,16 @@ def test_lora_trains_its_corrections_alone_and_starts_as_the_network_was(name: s
     assert trained(encoder) == {key for key in wanted if "lora_B" in key}
     small = sum(p.numel() for p in encoder.parameters() if p.requires_grad)
     assert small < 0.2 * sum(p.numel() for p in plain.parameters())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["vit_b_32", "swin_t"])
+def test_every_correction_of_lora_is_trained(name: str) -> None:
+    """Attention that reads its layers' weights without calling them would leave corrections there without effect."""
+    encoder = make(name, 64, tune="lora:1")
+    wanted = {key for key, p in encoder.named_parameters() if p.requires_grad and "lora_B" in key}
+    assert wanted
+    assert trained(encoder, 2, 64) == wanted
 
 
 def statistics(encoder: Encoder) -> dict[str, torch.Tensor]:
