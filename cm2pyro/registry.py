@@ -23,10 +23,10 @@ def one_line(text: object, most: int = 200) -> str:
     return flat if len(flat) <= most else flat[: most - 1] + "…"
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """A sentence that names the nearest known word, and all of them when they are few."""
+def nearest(name: str, known: Iterable[str], others: Iterable[str] = ()) -> str:
+    """A sentence that names the nearest known word, and all of them when they are few. `others` can be nearest, and are not listed."""
     known = sorted(str(word) for word in known)
-    close = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
+    close = difflib.get_close_matches(str(name), [*known, *others], n=1, cutoff=0.5)
     hint = f"did you mean '{one_line(close[0])}'? " if close else ""
     more = f" and {len(known) - _MANY} more" if len(known) > _MANY else ""
     return f"{hint}known: {', '.join(one_line(word, 60) for word in known[:_MANY])}{more}"
@@ -37,14 +37,22 @@ class Registry(Generic[Entry]):
 
     Args:
         kind: what the entries are, for messages ("encoder", "fusion", …).
-        others: name -> entry or None, asked for names that are not registered; and what it knows, in words, for messages.
+        others: name -> entry or None, asked for names that are not registered; and_also: what it knows, in words, for messages;
+        suggested: names that it knows, for suggestions.
     """
 
-    def __init__(self, kind: str, others: Callable[[str], Entry | None] | None = None, and_also: str = "") -> None:
+    def __init__(
+        self,
+        kind: str,
+        others: Callable[[str], Entry | None] | None = None,
+        and_also: str = "",
+        suggested: Callable[[], Iterable[str]] = tuple,
+    ) -> None:
         self.kind = kind
         self._entries: dict[str, Entry] = {}
         self._others = others
         self._and_also = and_also
+        self._suggested = suggested
 
     def register(self, name: str, entry: Entry) -> Entry:
         """Add an entry. Raises ConfigError if the name is taken by another entry."""
@@ -63,7 +71,9 @@ class Registry(Generic[Entry]):
         found = self._others(name) if self._others is not None else None
         if found is None:
             prefix = f"{where}: " if where else ""
-            raise ConfigError(f"{prefix}unknown {self.kind} '{one_line(name, 60)}'; {nearest(name, self._entries)}{self._and_also}")
+            raise ConfigError(
+                f"{prefix}unknown {self.kind} '{one_line(name, 60)}'; {nearest(name, self._entries, self._suggested())}{self._and_also}"
+            )
         return found
 
     def keywords(self, name: str, where: str = "") -> set[str]:

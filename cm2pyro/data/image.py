@@ -20,6 +20,7 @@ from cm2pyro.errors import ConfigError
 from cm2pyro.registry import one_line
 
 _READERS = 4  # threads: decoding releases Python's lock
+_STRIP = 8  # times as long as wide
 _LUMA = torch.tensor([0.299, 0.587, 0.114])  # ITU-R BT.601, as in JPEG
 
 Side = Annotated[int, Field(ge=16, le=2048)]
@@ -108,5 +109,8 @@ def central_square(pixels: Tensor, side: int) -> Tensor:
     from torchvision.transforms.v2 import functional as F  # noqa: N812
 
     channels = pixels[None] if pixels.dim() == 2 else pixels.permute(2, 0, 1)
+    # Of a strip the middle alone is scaled: 16 by 6 million pixels would become billions.
+    longest = _STRIP * min(channels.shape[-2:])
+    channels = F.center_crop(channels, [min(n, longest) for n in channels.shape[-2:]])
     square = F.center_crop(F.resize(channels.contiguous(), [side], antialias=True), [side, side])
     return square[0] if pixels.dim() == 2 else square

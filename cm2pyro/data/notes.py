@@ -16,7 +16,8 @@ from cm2pyro.registry import one_line
 
 LONGEST = 100_000  # characters of a note that are read; a discharge summary has some 10,000
 _FILES = (".txt", ".csv", ".parquet", ".pq")
-_MASKED = re.compile(r"\[\*\*.*?\*\*\]|_{3,}", re.DOTALL)  # what de-identification leaves in MIMIC-III and MIMIC-IV
+# What de-identification leaves in MIMIC-III and MIMIC-IV. No brackets inside: else each that never closes is looked for to the end.
+_MASKED = re.compile(r"\[\*\*[^\[\]]*\*\*\]|_{3,}")
 
 
 @dataclass

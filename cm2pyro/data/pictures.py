@@ -1,7 +1,10 @@
 """Picture files as arrays: JPEG, PNG and whatever else Pillow reads, and DICOM; refused before decoding where they are too large."""
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from threading import RLock
 from typing import Any
 
 import numpy as np
@@ -14,6 +17,15 @@ Pixels = NDArray[np.uint8]
 MOST_PIXELS = 100_000_000  # a chest film has 5 to 20 million; more would not fit into memory beside others
 LEAST_SIDE = 16  # pixels; below there is nothing to see
 _DICOM = (".dcm", ".dicom")
+_FILTERS = RLock()
+
+
+@contextmanager
+def _silent(category: type[Warning]) -> Iterator[None]:
+    """Warnings dropped. Their filters belong to the process: two threads that change and restore them at once would leave them changed."""
+    with _FILTERS, warnings.catch_warnings():
+        warnings.simplefilter("ignore", category)
+        yield
 
 
 def read_picture(path: Path, where: str, side: int | None = None) -> Pixels:
@@ -33,8 +45,7 @@ def read_picture(path: Path, where: str, side: int | None = None) -> Pixels:
     if path.suffix.lower() in _DICOM:
         return _read_dicom(path, where)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit is below
+        with _silent(Image.DecompressionBombWarning):  # our own limit is below
             opened = Image.open(path)
         with opened:
             _check_size(opened.width, opened.height, where)
@@ -98,8 +109,7 @@ def _read_dicom(path: Path, where: str) -> Pixels:
     except ImportError as error:
         raise DataError(f"{where}: is a DICOM file, and pydicom is not installed; pip install 'cm2pyro[dicom]'") from error
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # pydicom's remarks on deviations that it could read all the same
+        with _silent(Warning):  # pydicom's remarks on deviations that it could read all the same
             return _decode_dicom(path, where)
     except DataError:
         raise

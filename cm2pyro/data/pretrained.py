@@ -39,6 +39,8 @@ def folder_of(source: str, where: str) -> Path:
     """
     if Path(source).is_dir():
         return Path(source)
+    if source.startswith((".", "/", "~")):
+        raise ConfigError(f"{where}: '{one_line(source)}' is no folder that is there; expected one, or organisation/name of the hub")
     from huggingface_hub import HfApi, snapshot_download
 
     try:

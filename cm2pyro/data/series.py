@@ -75,10 +75,11 @@ def read_series(manifest: Manifest, name: str, modality: Modality) -> Events:
 def _within(long: pd.DataFrame, window: float, name: str, place: Callable[[int], str], said: list[str]) -> NDArray[np.bool_]:
     """(E,) which measurements lie in the window."""
     within: NDArray[np.bool_] = ((long["hours"] >= 0) & (long["hours"] <= window)).to_numpy()
-    for i in np.flatnonzero(~within)[:1]:
-        count = int((~within).sum())
+    outside = long["record"].to_numpy()[~within]
+    if len(outside):
+        # Wide tables come a variable at a time: the first is that of the lines of the file.
         said.append(
-            f"modality {name}: {count:,} measurements outside 0 to {window:g} hours are left out, first {place(long['record'].iloc[i])}"
+            f"modality {name}: {len(outside):,} measurements outside 0 to {window:g} hours are left out, first {place(int(outside.min()))}"
         )
     return within
 

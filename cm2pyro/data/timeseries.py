@@ -54,6 +54,9 @@ class TimeSeries(Kind):
         super().__init__(name, modality, views)
         self.variables = variables
         self.codes = categories or {}
+        twice = [variable for variable in variables or [] if (variables or []).count(variable) > 1]
+        if twice:
+            raise ConfigError(f"modalities.{name}.variables: '{one_line(twice[0], 60)}' stands twice; expected every name once; remove one")
         absent = [variable for variable in self.codes if variables is not None and variable not in variables]
         if absent:
             raise ConfigError(f"modalities.{name}.categories: '{one_line(absent[0], 60)}' is not among variables; name it there too")
@@ -106,7 +109,7 @@ class TimeSeries(Kind):
         numbers = raw.select(self.numeric)
         if "binned" in self.views:
             grid, _ = self._grid(numbers)
-            self.grid_scaling = Standard.fit(grid[rows].reshape(-1, len(self.numeric)))
+            self.grid_scaling = Standard.fit(grid[rows].reshape(len(rows) * self.bins, len(self.numeric)))
         if "summary" in self.views:
             values, counts, recency = summaries(numbers, self.window)
             self.summary_scaling = QuantileNormal.fit(values[rows])

@@ -10,6 +10,7 @@ from cm2pyro.data.pretrained import cannot_be_had, folder_of
 
 _SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
 PAD = -1  # in arrays of tokens
+_VOCABULARIES = ("tokenizer.json", "vocab.*", "*.model", "*.vocab")
 
 
 def train(texts: Iterable[str], vocabulary: int) -> Tokenizer:
@@ -37,6 +38,9 @@ def pretrained(source: str, where: str) -> Tokenizer:
     from transformers import AutoTokenizer
 
     folder = folder_of(source, where)
+    if not any(any(folder.glob(name)) for name in _VOCABULARIES):
+        # The library would make one that knows no word.
+        raise cannot_be_had(str(folder), where, FileNotFoundError("no tokenizer.json and no vocabulary beside it"))
     try:
         wrapped = AutoTokenizer.from_pretrained(folder)
         return Tokenizer.from_str(wrapped.backend_tokenizer.to_str())

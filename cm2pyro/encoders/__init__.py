@@ -13,7 +13,7 @@ from cm2pyro.encoders.lstm import LSTM, SummaryLSTM
 from cm2pyro.encoders.mlp import MLP, Identity, Summary
 from cm2pyro.encoders.module import ModuleEncoder
 from cm2pyro.encoders.transformer import Transformer
-from cm2pyro.encoders.vision import CNN, ResNet34, backbone
+from cm2pyro.encoders.vision import CNN, ResNet34, backbone, backbones
 from cm2pyro.errors import ConfigError
 from cm2pyro.registry import Registry, nearest, one_line
 
@@ -25,7 +25,10 @@ def _named_elsewhere(name: str) -> type[Encoder] | None:
 
 
 ENCODERS: Registry[type[Encoder]] = Registry(
-    "encoder", _named_elsewhere, ", any classification network of torchvision, any encoder of Hugging Face as organisation/name or ./folder"
+    "encoder",
+    _named_elsewhere,
+    ", any classification network of torchvision, any encoder of Hugging Face as organisation/name or ./folder",
+    backbones,
 )
 ENCODERS.register("lstm", LSTM)
 ENCODERS.register("transformer", Transformer)
@@ -84,6 +87,9 @@ def _options(name: str, modality: Modality) -> dict[str, Any]:
             raise ConfigError(
                 f"{where}.{one_line(key, 60)}: unknown key for kind {modality.kind} and encoder '{modality.encoder}'; {nearest(key, known)}"
             )
+    if "weights" not in own and modality.options.get("weights", "none") != "none":
+        # The kind has the option too, for its tokenizer, which then would not be that of the encoder.
+        raise ConfigError(f"{where}.weights: encoder '{modality.encoder}' always starts from scratch; remove it, or name another encoder")
     return ENCODERS.options(modality.encoder, {key: value for key, value in modality.options.items() if key in own}, where)
 
 

@@ -1,7 +1,9 @@
 """Encoders of notes: transformers of Hugging Face, from scratch or pretrained, and a small mean of token vectors."""
 
 import json
+from contextlib import redirect_stderr
 from functools import cache
+from io import StringIO
 from typing import Annotated, Any, ClassVar, Literal
 
 import torch
@@ -123,10 +125,10 @@ class HuggingFace(Notes):
     ) -> None:
         network, said = _network(self.source, weights, self.scratch(vocabulary, architecture))
         config: Any = network.config
-        super().__init__(shapes, int(config.hidden_size), pool)
+        super().__init__(shapes, _width(network, self.source), pool)
         self.said = said
         self.architecture = json.loads(config.to_json_string(use_diff=False))
-        self._check_length(shapes["tokens"][1])
+        self._check_length(network, shapes["tokens"][1])
         self.token = token
         self.network = tuned(network, _layers(network), tune)
         self.dropout = nn.Dropout(dropout)
@@ -145,8 +147,12 @@ class HuggingFace(Notes):
             raise cannot_be_had(self.source, where, error) from error
         return found | {"vocab_size": vocabulary, "pad_token_id": 0}
 
-    def _check_length(self, length: int) -> None:
-        most = (self.architecture or {}).get("max_position_embeddings") or length
+    def _check_length(self, network: nn.Module, length: int) -> None:
+        most = int(getattr(network.config, "max_position_embeddings", None) or length)
+        for name, part in network.named_modules():
+            # RoBERTa's family counts positions from the one after padding's own.
+            if name.endswith("position_embeddings") and isinstance(part, nn.Embedding) and part.padding_idx is not None:
+                most = part.num_embeddings - part.padding_idx - 1
         if length > most:
             raise ConfigError(f"encoder {self.source}: max_tokens is {length}, and it reads at most {most}; lower max_tokens")
 
@@ -208,16 +214,39 @@ def _network(source: str, weights: str, architecture: dict[str, Any]) -> tuple[n
         made = dict(architecture)
         try:
             config = AutoConfig.for_model(made.pop("model_type"), **made)
-            network: nn.Module = AutoModel.from_config(config)
+            network: nn.Module = AutoModel.from_config(config, dtype=torch.float32)
         except (KeyError, ValueError, TypeError) as error:
             raise ConfigError(f"{where}: its architecture cannot be made ({one_line(error, 120)}); correct it") from error
         return _without_pooler(network), (f"{source} starts from scratch (weights: none)",)
     folder = folder_of(pretrained, where)
     try:
-        network = AutoModel.from_pretrained(folder)
+        # Single precision, whatever the file has: what reads the features is in it.
+        with redirect_stderr(StringIO()):  # it draws a bar there, also where there is no terminal
+            network, info = AutoModel.from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
     except Exception as error:  # as above
         raise cannot_be_had(pretrained, where, error) from error
+    absent = sorted(name for name in info["missing_keys"] if not name.startswith("pooler."))
+    if absent:
+        raise ConfigError(
+            f"{where}: the weights in {pretrained} are not those of its config.json: {one_line(absent[0], 80)} is not among them "
+            f"({len(absent)} tensors lack); expected one network's files"
+        )
     return _without_pooler(network), ()
+
+
+def _width(network: nn.Module, source: str) -> int:
+    """Of the features, found by trying. Raises ConfigError for a network that does not turn tokens alone into states."""
+    training = network.training
+    tokens = torch.ones(1, 2, dtype=torch.long, device=next(network.parameters()).device)
+    try:
+        with torch.no_grad():
+            return int(network.eval()(input_ids=tokens, attention_mask=tokens).last_hidden_state.shape[-1])
+    except Exception as error:  # each network has its own way to miss what it was not given
+        raise ConfigError(
+            f"encoder {source}: does not turn notes into features ({one_line(error, 120)}); expected an encoder of text such as BERT"
+        ) from error
+    finally:
+        network.train(training)
 
 
 def _without_pooler(network: nn.Module) -> nn.Module:

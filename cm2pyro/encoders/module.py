@@ -7,6 +7,7 @@ from cm2pyro.data.columns import Views
 from cm2pyro.data.image import Image
 from cm2pyro.data.kind import Kind
 from cm2pyro.encoders.base import Encoder
+from cm2pyro.encoders.tuning import hold_statistics
 from cm2pyro.encoders.vision import Sight
 from cm2pyro.errors import ConfigError
 
@@ -48,7 +49,9 @@ class ModuleEncoder(Encoder):
         self.width = out.shape[1]
 
     def forward(self, inputs: Views) -> Tensor:
-        return self.module(self._seen(inputs[self.view]))
+        x = self._seen(inputs[self.view])
+        hold_statistics(self.module, len(x))
+        return self.module(x)
 
     def _seen(self, x: Tensor) -> Tensor:
         if self.view == "tokens":

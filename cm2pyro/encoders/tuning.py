@@ -25,6 +25,9 @@ Tune = Annotated[str, AfterValidator(_check)]
 def tuned(network: nn.Module, blocks: Sequence[nn.Module], tune: str) -> nn.Module:
     """Freeze a network as asked; with LoRA its linear and convolutional layers get corrections W + B A, alone trained.
 
+    Not corrected are layers inside torch's own multi-head attention and torchvision's shifted windows: of a ViT or a Swin the
+    other layers are.
+
     Args:
         network: changed in place. blocks: its parts from input to output, for last:N.
         tune: `all`, `frozen`, `last:N`, `lora:R`.
@@ -51,9 +54,17 @@ def _with_lora(network: nn.Module, rank: int) -> nn.Module:
         from peft import LoraConfig, inject_adapter_in_model
     except ImportError as error:
         raise ConfigError("tune: lora needs the package peft; pip install 'cm2pyro[lora]'") from error
+    # These read the weights of their layers and never call them: a correction there would be without effect.
+    uncalled = tuple(
+        f"{name}."
+        for name, part in network.named_modules()
+        if isinstance(part, nn.MultiheadAttention) or type(part).__name__.startswith("ShiftedWindowAttention")
+    )
     # Grouped convolutions have no correction of low rank.
     targets = [
-        name for name, part in network.named_modules() if isinstance(part, nn.Linear) or (isinstance(part, nn.Conv2d) and part.groups == 1)
+        name
+        for name, part in network.named_modules()
+        if (isinstance(part, nn.Linear) or (isinstance(part, nn.Conv2d) and part.groups == 1)) and not name.startswith(uncalled)
     ]
     network.requires_grad_(False)
     adapted: nn.Module = inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=targets), network)

@@ -1,6 +1,6 @@
 """Encoders of pictures: a small convolutional network, and every classification network of torchvision."""
 
-from contextlib import redirect_stderr
+from contextlib import redirect_stderr, redirect_stdout
 from functools import cache
 from io import StringIO
 from pathlib import Path
@@ -9,6 +9,7 @@ from typing import Annotated, Any, ClassVar
 import torch
 from pydantic import Field
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from cm2pyro.data.columns import Views
 from cm2pyro.encoders.base import Encoder
@@ -16,8 +17,9 @@ from cm2pyro.encoders.tuning import Tune, hold_statistics, tuned
 from cm2pyro.errors import ConfigError
 from cm2pyro.registry import one_line
 
+_NORMS = (_BatchNorm, nn.GroupNorm, nn.LayerNorm)
+_SECOND_HEADS = ("aux", "AuxLogits")  # of the Inceptions, for training alone
 MEAN, SD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's channels, what pretrained networks expect
-_FEATURES = 512  # of networks that end in a convolution, whose classes then are the features
 
 Degrees = Annotated[float, Field(ge=0, le=180)]
 Share = Annotated[float, Field(ge=0, lt=1)]
@@ -116,9 +118,7 @@ class Backbone(Encoder):
             self.said = (f"{self.backbone} starts from scratch (weights: none)",)
         else:
             _load(network, self._weights(weights), weights)
-        last = [name for name, part in network.named_modules() if isinstance(part, nn.Linear)]
-        if last:
-            network.set_submodule(last[-1], nn.Identity())
+        network.set_submodule(_head(network), nn.Identity())
         self.network = tuned(network, _blocks(network), tune)
         self.dropout = nn.Dropout(dropout)
         self.width = self._width(size)
@@ -132,21 +132,16 @@ class Backbone(Encoder):
     def _network(self, size: int) -> nn.Module:
         from torchvision import models
 
-        # What some of them need beside: no second head, and to know the size of the picture.
-        extra: dict[str, Any] = {
-            "googlenet": {"aux_logits": False, "init_weights": True},
-            "inception_v3": {"aux_logits": False, "init_weights": True},
-        }
-        options = dict(extra.get(self.backbone, {}))
+        # What some of them need beside: no second head, the levels that their pretrained weights expect, the size of the picture.
+        inception: dict[str, Any] = {"aux_logits": False, "init_weights": True, "transform_input": True}
+        options = dict(inception) if self.backbone in ("googlenet", "inception_v3") else {}
         if self.backbone.startswith("vit_"):
             options["image_size"] = size
         if self.backbone.startswith("maxvit"):
             options["input_size"] = (size, size)
-        if self.backbone.startswith("squeezenet"):
-            options["num_classes"] = _FEATURES
         try:
             network: nn.Module = models.get_model(self.backbone, weights=None, **options)
-        except (ValueError, RuntimeError) as error:
+        except (AssertionError, ValueError, RuntimeError) as error:
             raise ConfigError(f"encoder {self.backbone}: cannot be made for size {size} ({one_line(error, 120)}); change size") from error
         return network
 
@@ -155,7 +150,7 @@ class Backbone(Encoder):
             from torchvision import models
 
             try:
-                with redirect_stderr(StringIO()):  # torch announces the address there
+                with redirect_stdout(StringIO()), redirect_stderr(StringIO()):  # where torch announces the address: on either
                     state: dict[str, Tensor] = models.get_model_weights(self.backbone).DEFAULT.get_state_dict(progress=False)
             except Exception as error:  # the network, the disk and the parser each have their own
                 url = models.get_model_weights(self.backbone).DEFAULT.url
@@ -197,12 +192,28 @@ def _blocks(network: nn.Module) -> list[nn.Module]:
     def size(module: nn.Module) -> int:
         return sum(p.numel() for p in module.parameters())
 
+    def norms_alone(module: nn.Module) -> bool:
+        return all(isinstance(part, _NORMS) for part in module.modules() if next(part.parameters(recurse=False), None) is not None)
+
     blocks = parts(network)
     while len(blocks) < 4 and any(parts(block) for block in blocks):
         largest = max((block for block in blocks if parts(block)), key=size)
         i = blocks.index(largest)
         blocks[i : i + 1] = parts(largest)
-    return blocks
+    joined: list[nn.Module] = []
+    for block in blocks:
+        # A normalisation belongs to what it follows: alone it would be a block of a few numbers.
+        joined[-1:] = [nn.ModuleList([*joined[-1:], block])] if joined and norms_alone(block) else [*joined[-1:], block]
+    return joined
+
+
+def _head(network: nn.Module) -> str:
+    """Name of the layer that gives the classes: the last linear one, of networks without any the last convolution."""
+    for kind in (nn.Linear, nn.Conv2d):
+        names = [name for name, part in network.named_modules() if isinstance(part, kind)]
+        if names:
+            return names[-1]
+    raise ConfigError("the network has neither linear layers nor convolutions; name another")
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -225,10 +236,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 def _load(network: nn.Module, state: dict[str, Tensor], weights: str) -> None:
     """Copy weights by name; a last layer of another number of classes is left out. Raises ConfigError if others differ."""
     own = network.state_dict()
-    head = [name for name, part in network.named_modules() if isinstance(part, nn.Linear)][-1:]
-    optional = {name for name in own if head and name.startswith(f"{head[0]}.")} | {
-        name for name in own if name.endswith("num_batches_tracked")
-    }
+    head = _head(network)
+    optional = {name for name in own if name.startswith(f"{head}.") or name.endswith("num_batches_tracked")}
     fitting = {name: value for name, value in state.items() if name in own and own[name].shape == value.shape}
     absent = sorted(set(own) - set(fitting) - optional)
     if absent:
@@ -237,14 +246,25 @@ def _load(network: nn.Module, state: dict[str, Tensor], weights: str) -> None:
             f"weights: {weights} does not fit the network: {absent[0]} {found}, expected {tuple(own[absent[0]].shape)} "
             f"({len(absent)} of {len(own)} tensors differ); name weights of the same network"
         )
+    surplus = sorted(name for name in set(state) - set(own) if not name.startswith((f"{head}.", *_SECOND_HEADS)))
+    if surplus:  # a larger network of the same family has all tensors of a smaller one, and they mean something else in it
+        raise ConfigError(
+            f"weights: {weights} does not fit the network: {one_line(surplus[0], 80)} is in it, which {len(own)} tensors of the network "
+            f"are not ({len(surplus)} too many); name weights of the same network"
+        )
     network.load_state_dict(fitting, strict=False)
+
+
+def backbones() -> list[str]:
+    """Names of torchvision's classification networks."""
+    from torchvision import models
+
+    return list(models.list_models(module=models))
 
 
 @cache
 def backbone(name: str) -> type[Backbone] | None:
     """The encoder for a network of torchvision, None if it has none of that name."""
-    from torchvision import models
-
-    if name not in models.list_models(module=models):
+    if name not in backbones():
         return None
     return type(name, (Backbone,), {"backbone": name, "__doc__": Backbone.__doc__})

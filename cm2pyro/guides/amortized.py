@@ -120,14 +120,15 @@ class Guide(nn.Module):
                 with draws or nullcontext():
                     pyro.sample(sites.latent(name), DrawnLatent(z[..., m, :], log_q[:, m]))
 
-    def draw(self, batch: Batch, mixture: CopulaMixture, noise: Noise) -> Tensor:
+    def draw(self, batch: Batch, mixture: CopulaMixture, noise: Noise, represented: tuple[Tensor, Tensor] | None = None) -> Tensor:
         """S draws of all latents for prediction, (S, B, M, D).
 
         Args:
             noise: uniform (S, M) and standard normal (S, 2, M, D), the same for every row, so that the prediction for a
                 patient does not depend on who else is in the batch.
+            represented: what `represent` gave for the batch, where several mixtures are drawn from.
         """
-        loc, scale = self.represent(batch)
+        loc, scale = self.represent(batch) if represented is None else represented
         uniform, normal = noise
         shape = (len(uniform), *loc.shape)
         z = self.draw_observed(loc, scale, normal[:, 0, None])

@@ -67,9 +67,10 @@ def predict(program: Program, dataset: Dataset, draws: int, seed: int, batch_siz
     with torch.no_grad():
         for batch in dataset.batches(batch_size):
             batch = batch.to(device)
+            represented = program.guide.represent(batch)  # once, whatever the number of mixtures: encoders are what costs
             z = torch.cat(
                 [
-                    program.guide.draw(batch, mixture, (uniform[group].to(device), normal[group].to(device)))
+                    program.guide.draw(batch, mixture, (uniform[group].to(device), normal[group].to(device)), represented)
                     for mixture, group in zip(mixtures, groups, strict=True)
                 ]
             )

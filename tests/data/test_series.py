@@ -247,3 +247,53 @@ def test_csv_and_parquet_tables_agree(events: list[tuple[int, str, float, float]
     np.testing.assert_array_equal(binary.values, [value for *_, value in expected])
     np.testing.assert_allclose(text.values, binary.values, rtol=4e-16)
     assert (text.samples.tolist(), text.names) == (binary.samples.tolist(), binary.names)
+
+
+# --- what is left out or put in order is said ------------------------------------------------------------------------
+
+LONG_TABLE = "sample_id,hours,variable,value\nb,5,HR,1\na,3,HR,2\na,1,HR,3\nb,60,HR,4\na,-1,Temp,5\nother,99,HR,6\n"
+
+
+def test_a_table_out_of_order_and_beyond_the_window_is_said_with_its_line(tmp_path: Path) -> None:
+    manifest = manifest_with(tmp_path, {"a": "", "b": ""}, t_csv=LONG_TABLE)
+    events = read_series(manifest, "ehr", TABLE)
+    assert listed(events) == [(0, "HR", 1.0, 3.0), (0, "HR", 3.0, 2.0), (1, "HR", 5.0, 1.0)]
+    assert events.said == (
+        "modality ehr: 2 measurements outside 0 to 48 hours are left out, first t.csv (modality ehr), line 5",
+        "modality ehr: hours out of order in 1 samples, put in order; first t.csv (modality ehr), line 4",
+    )
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["hours,variable,value\n3,HR,2\n1,HR,3\n\n49,Temp,5\n", "hours,HR,Temp\n3,2,\n1,3,\n\n49,,5\n", "Hours,Temp,HR\n3,,2\n1,,3\n\n49,5,\n"],
+)
+def test_a_file_out_of_order_and_beyond_the_window_is_said_with_its_line(tmp_path: Path, text: str) -> None:
+    header = text.splitlines()[0]
+    good = f"{header}\n1,{'HR,3' if 'value' in header else '2,'}\n"
+    manifest = manifest_with(tmp_path, {"a": "ok.csv", "b": "", "c": "wrong.csv"}, ok_csv=good, wrong_csv=text)
+    events = read_series(manifest, "x", FILES)
+    outside, disorder = events.said
+    for said, line in ((outside, 5), (disorder, 3)):
+        for part in ("modality x", "wrong.csv", "row 4 (sample_id c)", f"line {line}"):
+            assert part in said
+    assert "1 measurements outside 0 to 48 hours" in outside
+    assert "1 samples" in disorder
+
+
+def test_of_a_wide_table_the_first_line_is_named_not_the_first_column(tmp_path: Path) -> None:
+    manifest = manifest_with(tmp_path, {"a": ""}, t_csv="sample_id,hours,HR,Temp\na,1,1,1\na,50,,2\na,51,3,\n")
+    (said,) = read_series(manifest, "ehr", TABLE).said
+    assert said.endswith("2 measurements outside 0 to 48 hours are left out, first t.csv (modality ehr), line 3")
+
+
+def test_both_ends_of_the_window_belong_to_it_and_order_within_an_hour_is_no_disorder(tmp_path: Path) -> None:
+    manifest = manifest_with(tmp_path, {"a": ""}, t_csv="sample_id,hours,variable,value\na,0,HR,1\na,48,HR,2\na,48,Temp,3\na,48,HR,4\n")
+    events = read_series(manifest, "ehr", TABLE)
+    assert events.said == ()
+    assert listed(events) == [(0, "HR", 0.0, 1.0), (0, "HR", 48.0, 2.0), (0, "HR", 48.0, 4.0), (0, "Temp", 48.0, 3.0)]
+
+
+def test_everything_beyond_the_window_leaves_the_sample_missing(tmp_path: Path) -> None:
+    manifest = manifest_with(tmp_path, {"a": "", "b": ""}, t_csv="sample_id,hours,variable,value\na,50,HR,1\nb,5,HR,1\n")
+    assert read_series(manifest, "ehr", TABLE).observed.tolist() == [False, True]
