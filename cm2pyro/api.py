@@ -18,7 +18,7 @@ from cm2pyro.data.splits import training_rows
 from cm2pyro.diagnostics import summary, typicality
 from cm2pyro.diagnostics.evaluation import Evaluation
 from cm2pyro.distributions import CopulaMixture
-from cm2pyro.encoders import Modules, check_encoders
+from cm2pyro.encoders import Modules, check_encoders, check_weights
 from cm2pyro.errors import CheckpointError, ConfigError, DataError
 from cm2pyro.inference import checkpoint, run
 from cm2pyro.inference.device import pick_device
@@ -139,6 +139,7 @@ class CM2:
     def _fit(
         self, data: Source, folder: Path | None, device: torch.device, resume: bool, report: Report | None, overwrite: bool = False
     ) -> None:
+        check_weights(self.config)
         manifest = read_manifest(data)
         manifest.require(["split", "subject_id", *self.config.task.columns], "a fit needs it")
         train, val = self._split(manifest, folder if resume else None)

@@ -22,11 +22,12 @@ def check(manifest: str, config: str | None) -> None:
     if config is not None:
         from cm2pyro.config import Config
         from cm2pyro.data.check import describe
-        from cm2pyro.encoders import check_encoders
+        from cm2pyro.encoders import check_encoders, check_weights
         from cm2pyro.models import check_model
 
         checked = Config.from_file(config)
         views = check_encoders(checked)
+        check_weights(checked)
         check_model(checked)
         for line in describe(read, checked, views):
             click.echo(line)

@@ -15,6 +15,7 @@ from cm2pyro.errors import DataError
 from cm2pyro.registry import one_line
 
 LONGEST = 100_000  # characters of a note that are read; a discharge summary has some 10,000
+_LONGEST_NAME = 1000
 _FILES = (".txt", ".csv", ".parquet", ".pq")
 # What de-identification leaves in MIMIC-III and MIMIC-IV. No brackets inside: else each that never closes is looked for to the end.
 _MASKED = re.compile(r"\[\*\*[^\[\]]*\*\*\]|_{3,}")
@@ -38,12 +39,16 @@ class Notes:
 def clean(text: str) -> str:
     """A note on one line: compatible characters unified (NFKC), gaps of de-identification and control characters dropped."""
     text = _MASKED.sub(" ", unicodedata.normalize("NFKC", text))
-    return " ".join("".join(c if c.isprintable() or c.isspace() else " " for c in text).split())
+    # Soft hyphens and joiners stand inside words; other unprintable characters between them.
+    kept = (c if c.isprintable() or c.isspace() else "" if unicodedata.category(c) == "Cf" else " " for c in text)
+    return " ".join("".join(kept).split())
 
 
-def is_path(cell: str) -> bool:
-    """Whether a cell names a file: one word that ends in .txt, .csv or .parquet. Anything else is the note itself."""
-    return not any(c.isspace() for c in cell) and cell.lower().endswith(_FILES)
+def is_path(cell: str, root: Path) -> bool:
+    """Whether a cell names a file: it ends in .txt, .csv or .parquet, and is one word or a file that is there. Else it is the note."""
+    if not cell.lower().endswith(_FILES) or len(cell) > _LONGEST_NAME or "\n" in cell:
+        return False
+    return not any(c.isspace() for c in cell) or (root / cell).is_file()
 
 
 def read_notes(manifest: Manifest, name: str, modality: Modality, keep_end: bool) -> Notes:
@@ -99,7 +104,7 @@ def _from_cells(manifest: Manifest, column: str) -> pd.DataFrame:
             if cell == "":
                 continue
             shown, path = manifest.where(row), None
-            if is_path(cell):
+            if is_path(cell, manifest.root):
                 path, shown = manifest.file(row, column), f"{one_line(cell)} ({shown})"
             if path is not None and path.suffix.lower() != ".txt":
                 table = read_table(path, shown, numbers=True)

@@ -1,6 +1,7 @@
 """Encoders by name: views of one modality -> features. A new encoder is one file and one line here."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -17,7 +18,7 @@ from cm2pyro.encoders.vision import CNN, ResNet34, backbone, backbones
 from cm2pyro.errors import ConfigError
 from cm2pyro.registry import Registry, nearest, one_line
 
-__all__ = ["ENCODERS", "Encoder", "Modules", "Restored", "check_encoders", "make_encoder"]
+__all__ = ["ENCODERS", "Encoder", "Modules", "Restored", "check_encoders", "check_weights", "make_encoder"]
 
 
 def _named_elsewhere(name: str) -> type[Encoder] | None:
@@ -75,6 +76,20 @@ def check_encoders(config: Config, modules: Modules = _NONE) -> dict[str, tuple[
         views[name] = cls.views
         make_kind(name, modality, cls.views)
     return views
+
+
+def check_weights(config: Config) -> None:
+    """Before any data is read: the files that `weights` names are there. A run that is loaded does not need them.
+
+    Raises:
+        ConfigError: one is not.
+    """
+    for name, modality in config.modalities.items():
+        weights = modality.options.get("weights", "none")
+        if weights not in ("none", "hub") and not Path(str(weights)).exists():
+            raise ConfigError(
+                f"modalities.{name}.weights: '{one_line(weights)}' is not there; expected none, hub, or a path relative to {Path.cwd()}"
+            )
 
 
 def _options(name: str, modality: Modality) -> dict[str, Any]:

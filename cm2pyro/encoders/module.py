@@ -7,7 +7,7 @@ from cm2pyro.data.columns import Views
 from cm2pyro.data.image import Image
 from cm2pyro.data.kind import Kind
 from cm2pyro.encoders.base import Encoder
-from cm2pyro.encoders.tuning import hold_statistics
+from cm2pyro.encoders.tuning import hold_still
 from cm2pyro.encoders.vision import Sight
 from cm2pyro.errors import ConfigError
 
@@ -50,7 +50,7 @@ class ModuleEncoder(Encoder):
 
     def forward(self, inputs: Views) -> Tensor:
         x = self._seen(inputs[self.view])
-        hold_statistics(self.module, len(x))
+        hold_still(self.module, len(x))
         return self.module(x)
 
     def _seen(self, x: Tensor) -> Tensor:

@@ -71,12 +71,17 @@ def _with_lora(network: nn.Module, rank: int) -> nn.Module:
     return adapted
 
 
-def hold_statistics(network: nn.Module, rows: int) -> None:
-    """Where it is frozen, or one row is there: normalisation over a batch uses its running statistics in training too, and leaves them.
+def hold_still(network: nn.Module, rows: int) -> None:
+    """In training too, what is frozen works as in evaluation; and so does normalisation over a batch of one row.
 
-    Statistics of one picture would be those of that picture; and a frozen network must stay what it was.
+    A frozen part must give the same features every time, without its dropout, and keep its running statistics. Statistics of
+    one picture would be those of that picture.
     """
-    for part in network.modules():
-        if isinstance(part, _BatchNorm):
-            frozen = part.weight is not None and not part.weight.requires_grad
-            part.train(network.training and rows > 1 and not frozen)
+    if not network.training:
+        return
+    for part in list(network.modules()):
+        weights = list(part.parameters())
+        if (weights and not any(p.requires_grad for p in weights)) or (isinstance(part, _BatchNorm) and rows < 2):
+            part.eval()
+        elif isinstance(part, _BatchNorm):
+            part.train()

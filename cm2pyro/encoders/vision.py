@@ -13,7 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from cm2pyro.data.columns import Views
 from cm2pyro.encoders.base import Encoder
-from cm2pyro.encoders.tuning import Tune, hold_statistics, tuned
+from cm2pyro.encoders.tuning import Tune, hold_still, tuned
 from cm2pyro.errors import ConfigError
 from cm2pyro.registry import one_line
 
@@ -125,7 +125,7 @@ class Backbone(Encoder):
 
     def forward(self, inputs: Views) -> Tensor:
         x = self.sight(inputs["pixels"])
-        hold_statistics(self.network, len(x))
+        hold_still(self.network, len(x))
         out: Tensor = self.dropout(self.network(x))
         return out
 

@@ -79,7 +79,7 @@ IS_THE_NOTE = ("NA", "see a.txt", "stable.", "", "a.pdf")
 
 @pytest.mark.parametrize("cell", [*NAMES_A_FILE, *IS_THE_NOTE])
 def test_what_names_a_file(cell: str) -> None:
-    assert is_path(cell) == (cell in NAMES_A_FILE)
+    assert is_path(cell, Path("nowhere")) == (cell in NAMES_A_FILE)
 
 
 # --- places ----------------------------------------------------------------------------------------------------------
@@ -231,3 +231,14 @@ def test_rows_of_a_part_of_the_manifest_keep_their_numbers(tmp_path: Path) -> No
     assert listed(found) == [(0, "three"), (2, "one")]
     assert "row 4 (sample_id s2)" in found.said[0]
     assert found.rows.dtype == np.int64
+
+
+def test_a_file_name_may_hold_spaces_where_that_file_is(tmp_path: Path) -> None:
+    (tmp_path / "patient 1.txt").write_text("calm")
+    assert is_path("patient 1.txt", tmp_path)
+    assert not is_path("patient 2.txt", tmp_path)
+    assert not is_path("seen\npatient 1.txt", tmp_path)
+
+
+def test_soft_hyphens_stand_inside_words() -> None:
+    assert clean("pneumo\u00adthorax\u200b left\x07right") == "pneumothorax left right"
