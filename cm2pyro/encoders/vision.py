@@ -53,7 +53,7 @@ class Sight(nn.Module):
 
 
 class CNN(Encoder):
-    """Four convolutions with group normalisation, then the mean over the picture. Small: trains from scratch on a CPU.
+    """Four convolutions with group normalisation, then the means over the four quarters. Small: trains from scratch on a CPU.
 
     Options: width is that of the first layer, doubled by each further one; the transforms are those of `Sight`.
     """
