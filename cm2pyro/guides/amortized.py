@@ -71,7 +71,8 @@ class Guide(nn.Module):
         locs, scales = [], []
         for m, name in enumerate(self.names):
             observed = batch.observed[:, m]
-            loc = scale = torch.zeros(len(batch), self.dim, device=observed.device)
+            like = next(self.parameters())
+            loc = scale = torch.zeros(len(batch), self.dim, device=observed.device, dtype=like.dtype)
             if bool(observed.any()):
                 inputs = batch.inputs[name]
                 if self.training:
