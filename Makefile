@@ -25,7 +25,7 @@ $(VENV)/.check: $(VENV)/.test
 
 demo: $(VENV)/.base
 	$(BIN)/cm2pyro simulate $(DEMO)/data --samples 2000 --seed 0 --overwrite
-	$(BIN)/cm2pyro fit configs/simulated.yaml --data $(DEMO)/data/manifest.csv --out $(DEMO)/run --threads 1 --overwrite
+	$(BIN)/cm2pyro fit configs/simulated.yaml --data $(DEMO)/data/manifest.csv --out $(DEMO)/run --overwrite
 	$(BIN)/cm2pyro predict $(DEMO)/run --data $(DEMO)/data/manifest.csv --split test --out $(DEMO)/predictions.csv
 	$(BIN)/cm2pyro evaluate $(DEMO)/run --data $(DEMO)/data/manifest.csv --patterns --out $(DEMO)/metrics.json --figure $(DEMO)/reliability.png
 	@echo

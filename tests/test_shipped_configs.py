@@ -133,6 +133,18 @@ def test_runs(name: str, data: str, root: Path, tmp_path: Path, request: pytest.
     assert set(";".join(predicted.observed).split(";")) - {""} == set(modalities)
 
 
+@pytest.mark.parametrize(
+    ("name", "threads"),
+    [("covid-cxr.yaml", 1), ("simulated.yaml", 1), ("physionet2012.yaml", 1), ("mimic3.yaml", 7), ("mimic4-cxr.yaml", 7)],
+)
+def test_small_encoders_take_one_thread(name: str, threads: int, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[int] = []
+    monkeypatch.setattr(torch, "set_num_threads", taken.append)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 7)
+    assert run("fit", str(root / "configs" / name), "--data", "nowhere.csv", "--out", "nowhere") == 1
+    assert taken == [threads]
+
+
 def test_all_are_here(root: Path) -> None:
     """A config without a test would go unnoticed."""
     here = {mark.args[1][i][0] for mark in test_runs.pytestmark for i in range(len(mark.args[1]))}  # type: ignore[attr-defined]

@@ -2,9 +2,12 @@
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from cm2pyro.config import Modality
 
 
 @click.command()
@@ -14,7 +17,7 @@ import click
 @click.option("--set", "overrides", multiple=True, metavar="A.B=C", help="Override a key of the config; may be repeated.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 @click.option("--seed", type=int, help="Overrides fit.seed.")
-@click.option("--threads", type=click.IntRange(min=1), help="CPU threads of torch; by default one without images or text, else all.")
+@click.option("--threads", type=click.IntRange(min=1), help="CPU threads of torch; by default one where all encoders are small, else all.")
 @click.option("--resume", is_flag=True, help="Go on from the folder's last checkpoint.")
 @click.option("--overwrite", is_flag=True, help="Replace an earlier run in the folder.")
 def fit(
@@ -36,8 +39,7 @@ def fit(
     if seed is not None:
         overrides = (*overrides, f"fit.seed={seed}")
     model = CM2.from_config(config, say=click.echo, overrides=overrides)
-    # The steps of small encoders are thousands of tiny operations: there a second thread costs more than it gives.
-    small = all(modality.kind in ("timeseries", "tabular", "embedding") for modality in model.config.modalities.values())
+    small = all(_small(modality) for modality in model.config.modalities.values())
     torch.set_num_threads(threads or (1 if small else torch.get_num_threads()))
     model.fit(data, out, device=device, resume=resume, overwrite=overwrite, report=_Report(model.config.fit.epochs))
     records = model.history
@@ -47,6 +49,13 @@ def fit(
         auroc = "" if best["val_auroc"] is None else f", AUROC {best['val_auroc']:.3f}"
         click.echo(f"best epoch {best['epoch']}: validation log-loss {best['val_log_loss']:.4f}{auroc}")
     click.echo(f"run written to {Path(out)}")
+
+
+def _small(modality: "Modality") -> bool:
+    """Whether the steps of the encoder are tiny operations: there a second thread costs more than it gives."""
+    if modality.encoder == "tinybert":
+        return bool(modality.options.get("hidden", 312) <= 128)
+    return modality.kind in ("timeseries", "tabular", "embedding") or modality.encoder in ("cnn", "bag")
 
 
 class _Report:
