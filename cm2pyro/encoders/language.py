@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from cm2pyro.data.columns import Views
 from cm2pyro.data.pretrained import cannot_be_had, folder_of, source_of
 from cm2pyro.encoders.base import Encoder
-from cm2pyro.encoders.tuning import Tune, hold_still, tuned
+from cm2pyro.encoders.tuning import Still, Tune, tuned
 from cm2pyro.errors import ConfigError
 from cm2pyro.registry import one_line
 
@@ -131,6 +131,7 @@ class HuggingFace(Notes):
         self._check_length(network, shapes["tokens"][1])
         self.token = token
         self.network = tuned(network, _layers(network), tune)
+        self._still = Still(self.network)
         self.dropout = nn.Dropout(dropout)
 
     def scratch(self, vocabulary: int, architecture: dict[str, Any] | None) -> dict[str, Any]:
@@ -157,7 +158,7 @@ class HuggingFace(Notes):
             raise ConfigError(f"encoder {self.source}: max_tokens is {length}, and it reads at most {most}; lower max_tokens")
 
     def read(self, tokens: Tensor, there: Tensor) -> Tensor:
-        hold_still(self.network, len(tokens))
+        self._still(self.network, len(tokens))
         states = self.network(input_ids=tokens, attention_mask=there.long()).last_hidden_state
         if self.token == "first":
             return self.dropout(states[:, 0])

@@ -7,7 +7,7 @@ from cm2pyro.data.columns import Views
 from cm2pyro.data.image import Image
 from cm2pyro.data.kind import Kind
 from cm2pyro.encoders.base import Encoder
-from cm2pyro.encoders.tuning import hold_still
+from cm2pyro.encoders.tuning import Still
 from cm2pyro.encoders.vision import Sight
 from cm2pyro.errors import ConfigError
 
@@ -47,10 +47,11 @@ class ModuleEncoder(Encoder):
             found = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
             raise ConfigError(f"encoders['{name}']: expected features of shape (n, width), found {found} for n = 2; end with a flat layer")
         self.width = out.shape[1]
+        self._still = Still(module)
 
     def forward(self, inputs: Views) -> Tensor:
         x = self._seen(inputs[self.view])
-        hold_still(self.module, len(x))
+        self._still(self.module, len(x))
         return self.module(x)
 
     def _seen(self, x: Tensor) -> Tensor:

@@ -71,17 +71,30 @@ def _with_lora(network: nn.Module, rank: int) -> nn.Module:
     return adapted
 
 
-def hold_still(network: nn.Module, rows: int) -> None:
+class Still:
     """In training too, what is frozen works as in evaluation; and so does normalisation over a batch of one row.
 
     A frozen part must give the same features every time, without its dropout, and keep its running statistics. Statistics of
-    one picture would be those of that picture.
+    one picture would be those of that picture. Which parts these are is found once: call it before every forward pass.
+
+    Args:
+        network: with its parameters frozen as they will stay.
     """
-    if not network.training:
-        return
-    for part in list(network.modules()):
-        weights = list(part.parameters())
-        if (weights and not any(p.requires_grad for p in weights)) or (isinstance(part, _BatchNorm) and rows < 2):
-            part.eval()
-        elif isinstance(part, _BatchNorm):
-            part.train()
+
+    def __init__(self, network: nn.Module) -> None:
+        self.frozen = [part for part in network.modules() if _all_frozen(part)]
+        inside = {id(part) for frozen in self.frozen for part in frozen.modules()}
+        self.norms = [part for part in network.modules() if isinstance(part, _BatchNorm) and id(part) not in inside]
+
+    def __call__(self, network: nn.Module, rows: int) -> None:
+        """Set the modes of a network in training for a batch of so many rows; one in evaluation is left alone."""
+        if network.training:
+            for part in self.frozen:
+                part.eval()
+            for norm in self.norms:
+                norm.train(rows > 1)
+
+
+def _all_frozen(part: nn.Module) -> bool:
+    weights = list(part.parameters())
+    return bool(weights) and not any(p.requires_grad for p in weights)

@@ -13,7 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from cm2pyro.data.columns import Views
 from cm2pyro.encoders.base import Encoder
-from cm2pyro.encoders.tuning import Tune, hold_still, tuned
+from cm2pyro.encoders.tuning import Still, Tune, tuned
 from cm2pyro.errors import ConfigError
 from cm2pyro.registry import one_line
 
@@ -120,12 +120,13 @@ class Backbone(Encoder):
             _load(network, self._weights(weights), weights)
         network.set_submodule(_head(network), nn.Identity())
         self.network = tuned(network, _blocks(network), tune)
+        self._still = Still(self.network)
         self.dropout = nn.Dropout(dropout)
         self.width = self._width(size)
 
     def forward(self, inputs: Views) -> Tensor:
         x = self.sight(inputs["pixels"])
-        hold_still(self.network, len(x))
+        self._still(self.network, len(x))
         out: Tensor = self.dropout(self.network(x))
         return out
 

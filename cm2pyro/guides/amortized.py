@@ -69,9 +69,9 @@ class Guide(nn.Module):
         so not even the rounding of a row's latents depends on what other rows have.
         """
         locs, scales = [], []
+        like = next(self.parameters())
         for m, name in enumerate(self.names):
             observed = batch.observed[:, m]
-            like = next(self.parameters())
             loc = scale = torch.zeros(len(batch), self.dim, device=observed.device, dtype=like.dtype)
             if bool(observed.any()):
                 inputs = batch.inputs[name]

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from cm2pyro.encoders import ENCODERS
-from cm2pyro.encoders.tuning import hold_still
+from cm2pyro.encoders.tuning import Still
 
 
 @pytest.mark.parametrize(
@@ -33,7 +33,8 @@ def test_parts_that_are_trained_go_on_training() -> None:
     frozen, trained = nn.Sequential(nn.Linear(2, 2), nn.Dropout()), nn.Sequential(nn.BatchNorm1d(2), nn.Dropout())
     frozen.requires_grad_(False)
     network = nn.Sequential(frozen, trained).train()
-    hold_still(network, 1)
+    still = Still(network)
+    still(network, 1)
     assert [part.training for part in (network, frozen[1], trained[0], trained[1])] == [True, False, False, True]
-    hold_still(network, 2)
+    still(network, 2)
     assert [part.training for part in (network, frozen[1], trained[0], trained[1])] == [True, False, True, True]

@@ -102,8 +102,7 @@ def _tables(folder: Path) -> dict[str, Table]:
         raise DataError(
             f"{folder}: has no file such as mimic-cxr-2.0.0-metadata.csv.gz, expected the folder of MIMIC-CXR-JPG; download it there"
         )
-    found = {kind: find_table(folder, name, columns[kind]) for name, kind in names.items()}
-    return {kind: table for kind, table in found.items() if table is not None}
+    return {kind: find_table(folder, name, columns[kind]) for name, kind in names.items()}
 
 
 def _times(dates: pd.Series, times: pd.Series) -> pd.Series:

@@ -13,7 +13,7 @@ from cm2pyro.data.mimic.cohort import ADMISSIONS, age_from_birth, assemble, excl
 from cm2pyro.data.mimic.events import EVENT_COLUMNS, EventTable
 from cm2pyro.data.mimic.linked import Link, ward_notes
 from cm2pyro.data.mimic.summary import Summary
-from cm2pyro.data.mimic.tables import Table, find_table
+from cm2pyro.data.mimic.tables import Table, find_table, look_for_table
 from cm2pyro.data.mimic.variables import ITEMS, LABS
 from cm2pyro.errors import ConfigError
 
@@ -55,15 +55,13 @@ def prepare(
     folder = request.records
 
     def table(name: str, columns: Mapping[str, str] | tuple[str, ...]) -> Table:
-        found = find_table(folder, name, list(columns))
-        assert found is not None
-        return found
+        return find_table(folder, name, list(columns))
 
     of_patients, of_admissions, of_stays = table("patients", _PATIENTS), table("admissions", ADMISSIONS), table("icustays", _STAYS)
     charts = table("chartevents", (*EVENT_COLUMNS, "icustay_id", "hadm_id", "error"))
     labs = table("labevents", (*EVENT_COLUMNS, "hadm_id"))
     of_diagnoses = table("diagnoses_icd", ("hadm_id", "icd9_code"))
-    of_notes = find_table(folder, "noteevents", None, optional=True)
+    of_notes = look_for_table(folder, "noteevents", None)
 
     patients = read_keyed(of_patients, _PATIENTS, "subject_id", ("dob", "dod"), gaps=("dob", "dod"))
     admissions = read_keyed(of_admissions, ADMISSIONS, "hadm_id", ("admittime", "dischtime", "deathtime"), gaps=("deathtime",))

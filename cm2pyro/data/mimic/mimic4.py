@@ -55,9 +55,7 @@ def prepare(
     folder = request.records
 
     def table(name: str, columns: Mapping[str, str] | tuple[str, ...]) -> Table:
-        found = find_table(folder, name, list(columns), within=("hosp", "icu", "core"))
-        assert found is not None
-        return found
+        return find_table(folder, name, list(columns), within=("hosp", "icu", "core"))
 
     of_patients, of_admissions, of_stays = table("patients", _PATIENTS), table("admissions", ADMISSIONS), table("icustays", _STAYS)
     charts = table("chartevents", (*EVENT_COLUMNS, "stay_id", "hadm_id"))

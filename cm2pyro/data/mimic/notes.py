@@ -78,7 +78,6 @@ def mimic3_notes(
     file = (path, "noteevents") if path.is_dir() else (path.parent, path.name.lower().removesuffix(".gz").removesuffix(".csv"))
     columns = ["subject_id", "hadm_id", "chartdate", "charttime", "category", "iserror", "text"]
     table = find_table(*file, columns)
-    assert table is not None
     return _collect(table, columns, "category", windows(stays, hours), judge)
 
 
@@ -99,7 +98,6 @@ def mimic4_notes(stays: pd.DataFrame, folder: Path, hours: float) -> tuple[pd.Da
 
     columns = ["subject_id", "hadm_id", "note_type", "charttime", "storetime", "text"]
     table = find_table(folder, "radiology", columns, within=("note",))
-    assert table is not None
     return _collect(table, columns, "note_type", windows(stays, hours), judge)
 
 

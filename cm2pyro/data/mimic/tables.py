@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from cm2pyro.errors import DataError
 from cm2pyro.registry import nearest, one_line
 
-__all__ = ["Rows", "Table", "find_table", "numbers", "rows", "seconds", "timestamps"]
+__all__ = ["Rows", "Table", "find_table", "look_for_table", "numbers", "rows", "seconds", "timestamps"]
 
 _BLOCK = 1 << 24  # bytes of text parsed at a time; also the longest row that can be read
 _AGAIN = "download the table again"
@@ -92,14 +92,23 @@ def rows(batch: pa.RecordBatch, lines: NDArray[np.int64]) -> Rows:
     return Rows({name: batch[name].to_numpy(zero_copy_only=False) for name in batch.schema.names}, lines)
 
 
-def find_table(folder: Path, name: str, columns: Sequence[str] | None, within: Sequence[str] = (), optional: bool = False) -> Table | None:
-    """The table `name`.csv or `name`.csv.gz, in any case, in `folder` or in one of its subfolders `within`.
+def find_table(folder: Path, name: str, columns: Sequence[str] | None, within: Sequence[str] = ()) -> Table:
+    """As `look_for_table`, and DataError too where no such file is."""
+    found = look_for_table(folder, name, columns, within)
+    if found is None:
+        where = f", nor has its folder {' or '.join(within)}" if within else ""
+        raise DataError(f"{folder}: has no {name}.csv or {name}.csv.gz{where}; expected the table; download it into that folder")
+    return found
+
+
+def look_for_table(folder: Path, name: str, columns: Sequence[str] | None, within: Sequence[str] = ()) -> Table | None:
+    """The table `name`.csv or `name`.csv.gz, in any case, in `folder` or in one of its subfolders `within`; None where no such file is.
 
     Args:
-        columns: those that it must have, in lower case. optional: None, not an error, where no such file is.
+        columns: those that it must have, in lower case.
 
     Raises:
-        DataError: no folder, no such file, two of them, not readable, or a column is missing.
+        DataError: no folder, two such files, not readable, or a column is missing.
     """
     places = [folder, *(folder / sub for sub in within)]
     try:
@@ -111,10 +120,7 @@ def find_table(folder: Path, name: str, columns: Sequence[str] | None, within: S
     except OSError as error:
         raise DataError(f"{folder}: cannot be read ({error.strerror or error}); check the folder and its permissions") from error
     if not found:
-        if optional:
-            return None
-        where = f", nor has its folder {' or '.join(within)}" if within else ""
-        raise DataError(f"{folder}: has no {name}.csv or {name}.csv.gz{where}; expected the table; download it into that folder")
+        return None
     if len(found) > 1:
         raise DataError(
             f"{folder}: has both {found[0].relative_to(folder)} and {found[1].relative_to(folder)}; expected one; remove the other"

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from cm2pyro.data.mimic import tables
-from cm2pyro.data.mimic.tables import Table, find_table, numbers, timestamps
+from cm2pyro.data.mimic.tables import Table, find_table, look_for_table, numbers, timestamps
 from cm2pyro.errors import DataError
 
 
@@ -60,7 +60,7 @@ def test_bad_headers_are_refused(tmp_path: Path, text: str, says: str) -> None:
 
 
 def test_an_optional_table_may_be_absent(tmp_path: Path) -> None:
-    assert find_table(tmp_path, "t", None, optional=True) is None
+    assert look_for_table(tmp_path, "t", None) is None
     with pytest.raises(DataError, match=r"has no t\.csv or t\.csv\.gz; expected"):
         find_table(tmp_path, "t", None)
 
