@@ -69,6 +69,8 @@ class Trainer:
 
     def start(self) -> None:
         """Place the mixture on the latents as they are now; the optimiser forgets what it knew of the global sites."""
+        if self.progress.epoch == 0:
+            self.program.model.decoders.fit(self.train)
         if self.progress.epoch == 0 and self.config.guide.local == "delta":
             # Normalised latents need their running statistics before the first latents mean anything.
             self.program.train()
@@ -131,11 +133,12 @@ class Trainer:
         self.program.train()
         # The order depends on seed and epoch alone, so that a resumed fit sees the same batches.
         order = torch.Generator().manual_seed(fit.seed * 1_000_003 + self.progress.epoch)
-        outcome, kl, seen, gradients = 0.0, dict.fromkeys(self.train.names, 0.0), 0, []
+        outcome, features, kl, seen, gradients = 0.0, 0.0, dict.fromkeys(self.train.names, 0.0), 0, []
         for batch in self.train.batches(fit.batch_size, order):
             terms, gradient = self._step(batch.to(self.device))
             share = len(batch)
             outcome += terms.outcome * share
+            features += terms.features * share
             kl = {name: value + terms.kl[name] * share for name, value in kl.items()}
             seen += share
             gradients += [] if gradient is None else [gradient]
@@ -144,15 +147,16 @@ class Trainer:
             self.start()
         if self.config.prior.copula.update == "profile":
             self._second_step(self.held)
-        outcome, kl = outcome / seen, {name: value / seen for name, value in kl.items()}
+        outcome, features, kl = outcome / seen, features / seen, {name: value / seen for name, value in kl.items()}
         with self._averaged():
             log_loss, auroc = validate(self.program, self.val, fit.seed)
             state = monitor.health(self.program, self.train)
         total = sum(kl.values())
         record: Record = {
             "epoch": self.progress.epoch,
-            "elbo": outcome - fit.beta * total,
+            "elbo": outcome + features - fit.beta * total,
             "outcome": outcome,
+            "features": features,
             "kl": total,
             "val_log_loss": log_loss,
             "val_auroc": auroc,

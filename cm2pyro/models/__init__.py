@@ -7,12 +7,13 @@ from torch import Tensor
 from cm2pyro.config import Config
 from cm2pyro.distributions.mixture import CopulaMixture
 from cm2pyro.distributions.structure import MixtureStructure
+from cm2pyro.models.decoders import DECODERS, check_decoders, make_decoders
 from cm2pyro.models.fusion import FUSIONS
 from cm2pyro.models.generative import Model
 from cm2pyro.models.likelihoods import LIKELIHOODS
 from cm2pyro.models.priors import site_priors
 
-__all__ = ["FUSIONS", "LIKELIHOODS", "Model", "check_model", "make_model", "make_structure"]
+__all__ = ["DECODERS", "FUSIONS", "LIKELIHOODS", "Model", "check_model", "make_model", "make_structure"]
 
 
 def make_structure(config: Config) -> MixtureStructure:
@@ -34,11 +35,22 @@ def check_model(config: Config) -> None:
     """Raises ConfigError if the model's part of the config is wrong; needs no data."""
     LIKELIHOODS.get(config.task.type, "task.type")
     FUSIONS.options(config.fusion.kind, config.fusion.options, "fusion", ("kind",))
+    check_decoders(config)
     site_priors(make_structure(config), config.priors)
 
 
-def make_model(config: Config, classes: int, build: Callable[[dict[str, Tensor]], CopulaMixture]) -> Model:
-    """The model of a config for that many classes (or labels); build: values of the global sites -> mixture."""
+def make_model(
+    config: Config,
+    classes: int,
+    build: Callable[[dict[str, Tensor]], CopulaMixture],
+    shapes: dict[str, dict[str, tuple[int, ...]]],
+) -> Model:
+    """The model of a config.
+
+    Args:
+        classes: how many, or how many labels. build: values of the global sites -> mixture.
+        shapes: modality -> view -> shape of one row.
+    """
     structure = make_structure(config)
     fusion = FUSIONS.get(config.fusion.kind, "fusion.kind")(
         len(config.modalities), config.latent.dim, **FUSIONS.options(config.fusion.kind, config.fusion.options, "fusion", ("kind",))
@@ -50,5 +62,6 @@ def make_model(config: Config, classes: int, build: Callable[[dict[str, Tensor]]
         fusion,
         LIKELIHOODS.get(config.task.type, "task.type")(classes),
         config.fit.beta,
-        scores_missing=config.guide.missing == "marginal",
+        scores_missing=config.guide.scores_missing,
+        decoders=make_decoders(config, shapes),
     )

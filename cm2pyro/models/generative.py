@@ -14,6 +14,7 @@ from cm2pyro import sites
 from cm2pyro.data.dataset import Batch
 from cm2pyro.distributions.latents import LatentChain
 from cm2pyro.distributions.mixture import CopulaMixture
+from cm2pyro.models.decoders import Decoders
 from cm2pyro.models.likelihoods import Likelihood
 
 
@@ -26,6 +27,7 @@ class Model(nn.Module):
             z_im ~ p(z_m | z_i1 … z_i(m−1))     for m = 2 … M            one site `z_<modality>` each, missing or not;
                                                                         together the copula mixture, its component t summed out
             y_i  ~ Likelihood(head(fusion(z_i1 … z_iM)))                where labelled
+            x_im ~ Decoder_m(z_im)              for observed m           pooled features, if asked for (see `Decoders`)
 
     Which latents are scored: with `scores_missing` all of them; otherwise those of the observed modalities, so that a
     row contributes log p(z_observed). That is exact for a guide that draws the missing ones from the model's own
@@ -38,6 +40,7 @@ class Model(nn.Module):
     Args:
         names: the modalities. build: values of the global sites -> mixture. priors: of the global sites.
         fusion: (..., M, D) -> (..., width), with attribute `width`. beta: weight of the latents' and global terms.
+        decoders: of the pooled features of observed modalities, of some, all or none.
     """
 
     def __init__(
@@ -49,6 +52,7 @@ class Model(nn.Module):
         likelihood: Likelihood,
         beta: float,
         scores_missing: bool,
+        decoders: Decoders,
     ) -> None:
         super().__init__()
         self.names = names
@@ -59,6 +63,7 @@ class Model(nn.Module):
         self.likelihood = likelihood
         self.beta = beta
         self.scores_missing = scores_missing
+        self.decoders = decoders
 
     def sample_globals(self) -> dict[str, Tensor]:
         """The global sites alone; what global guides are built on."""
@@ -99,4 +104,5 @@ class Model(nn.Module):
             outcome = self.outcome_dist(z, log_weights, self.likelihood.known(batch.labels))
             labels = self.likelihood.labels(batch.labels, z.dtype)
             pyro.sample(sites.OUTCOME, outcome.mask(batch.labelled), obs=labels)
+            self.decoders(z[0] if completions else z, batch)
         return z
