@@ -106,8 +106,10 @@ class Trainer:
                 report(record, found)
         given = all(encoder.given for encoder in self.program.guide.encoders())
         if given:
-            # Early stopping guards the outcome. Latents that are given do not move, and their mixture is estimated by all epochs.
-            self.best |= {name: tensor for name, tensor in self.average.items() if name.startswith("guide.globals.")}
+            # Early stopping guards the outcome. Latents that are given do not move: their mixture, and what fills gaps in them, are
+            # learned in all epochs.
+            kept = ("guide.globals.", "guide.treat.")
+            self.best |= {name: tensor for name, tensor in self.average.items() if name.startswith(kept)}
         self.program.load_state_dict(self.best)
         two_steps = self.config.prior.copula.update == "ifm"
         if two_steps:
