@@ -171,3 +171,19 @@ def test_it_learns_the_posterior_of_a_gaussian_prior() -> None:
     rho = float(torch.sin(torch.tensor(torch.pi / 4)))  # Gaussian copula: tau = 2 / pi arcsin rho
     assert float((loc[:, 1, 0] - rho * x[:, 0, 0]).abs().max()) < 0.1
     assert float((scale[:, 1, 0] - (1 - rho**2) ** 0.5).abs().max()) < 0.1
+
+
+def test_in_evaluation_a_row_does_not_depend_on_what_others_have() -> None:
+    made = program().eval()
+    noise = torch.rand(6, M), torch.randn(6, 2, M, D)
+    rows = batch(OBSERVED)
+    with torch.no_grad():
+        before = made.guide.draw(rows, made.mixture(), noise)
+        for m in range(M):
+            observed = OBSERVED.clone()
+            observed[1:, m] = False
+            after = made.guide.draw(rows.hiding(observed), made.mixture(), noise)
+            assert after[:, 0].equal(before[:, 0])
+            same = observed[1:].eq(OBSERVED[1:]).all(1)
+            assert after[:, 1:][:, same].equal(before[:, 1:][:, same])
+    assert bool(before.isfinite().all())
