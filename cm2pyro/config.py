@@ -158,6 +158,7 @@ class Fit(Section):
     clip: Positive = 10.0  # largest gradient norm
     ema: Fraction = 0.0  # decay of the exponential average of the weights; 0: off
     beta: Annotated[float, _NUMBER, Field(gt=0, le=1)] = 1e-3  # weight of the KL
+    auxiliary: NotNegative = 0.0  # weight of the outcome's likelihood from each observed modality alone; 0: no such heads
     modality_dropout: Fraction = 0.0  # chance that an observed modality is hidden from a training row
     restarts: PositiveInt = 3  # starts of the mixture that is fitted to the pilot latents
     warmup: Annotated[int, _NUMBER, Field(ge=0)] = 0  # after that many epochs the mixture starts again, on the latents learned so far

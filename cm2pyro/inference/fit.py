@@ -51,7 +51,7 @@ class Trainer:
             program.guide.globals.hold(self.held)
         program.apart = update == "ifm"
         # A regression's observation scale is global too: at the encoders' pace a short fit would end with intervals far too wide.
-        decayed, global_parameters = program.regularised(), [*program.guide.globals.parameters(), *program.model.likelihood.parameters()]
+        decayed, global_parameters = program.regularised(), [*program.guide.globals.parameters(), *program.model.noise()]
         taken = {id(p) for p in (*decayed, *global_parameters)}
         others = [p for p in program.parameters() if id(p) not in taken]
         fit = config.fit

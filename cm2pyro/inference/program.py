@@ -135,7 +135,9 @@ class Program(nn.Module):
 
     def regularised(self) -> list[nn.Parameter]:
         """Matrices of encoders, fusion and head, to which weight decay applies; never global sites or biases."""
-        modules = [self.guide.locals, self.model.fusion, self.model.head]
+        modules: list[nn.Module] = [self.guide.locals, self.model.fusion, self.model.head]
+        if self.model.auxiliary is not None:
+            modules.append(self.model.auxiliary.heads)
         return [p for module in modules for p in module.parameters() if p.dim() > 1]
 
     def l1(self) -> Tensor:
