@@ -263,19 +263,19 @@ class Trainer:
             tensors["random.cuda"] = torch.cuda.get_rng_state(self.device)
         # The last checkpoint is written after the best one: a fit that is cut between the two repeats one epoch.
         header = {"progress": asdict(self.progress), "records": self.records, "warned": sorted(self._warned)}
-        checkpoint.write(folder / "checkpoints" / "last.safetensors", tensors, header)
+        checkpoint.write(checkpoint.last(folder), tensors, header)
         write_history(folder, self.records)
 
     def _save_best(self) -> None:
         if self.folder is not None:
             header = {"epoch": self.progress.best_epoch, "apart": self.program.apart, "architectures": self.program.architectures()}
-            checkpoint.write(self.folder / "checkpoints" / "best.safetensors", self.best, header)
+            checkpoint.write(checkpoint.best(self.folder), self.best, header)
 
     def resume(self) -> None:
         """Go on from the folder's last checkpoint. Raises CheckpointError."""
         if self.folder is None:
             raise CheckpointError("resume: this fit has no run folder; pass out=")
-        path = self.folder / "checkpoints" / "last.safetensors"
+        path = checkpoint.last(self.folder)
         tensors, header = checkpoint.read(path)
         try:
             self.progress, self.records = Progress(**header["progress"]), header["records"]
@@ -288,7 +288,7 @@ class Trainer:
                 torch.cuda.set_rng_state(tensors["random.cuda"], self.device)
         except (KeyError, TypeError, ValueError) as error:
             raise CheckpointError(f"{path}: lacks what a fit needs to go on ({error!r}); fit again with --overwrite") from error
-        best, _ = checkpoint.read(self.folder / "checkpoints" / "best.safetensors")
+        best, _ = checkpoint.read(checkpoint.best(self.folder))
         self.best = {name: tensor.to(self.device) for name, tensor in best.items()}
         # More epochs than before, or more patience, may have been asked for.
         self.progress.done = self.progress.epoch >= self.config.fit.epochs or self.progress.waited >= self.config.fit.patience
