@@ -112,6 +112,7 @@ class CopulaPrior(Section):
 
 
 class MixturePrior(Section):
+    kind: Literal["mixture", "standard"] = "mixture"  # standard: N(0, I), of which nothing is learned; an ablation
     components: PositiveInt = 3
     coupling: Literal["shared", "full"] = "shared"
     scale_floor: Positive = 0.1  # smallest component sd; latents from encoders would shrink without it
@@ -137,6 +138,13 @@ class Guide(Section):
     local: Literal["normal", "delta"] = "normal"
     missing: Literal["conditional", "marginal", "mean", "zero"] = "conditional"
     globals: Literal["delta", "normal"] = "delta"
+
+
+class Alignment(Section):
+    """A penalty between the guide's latents of observed modalities, beside the prior or in its place; an ablation."""
+
+    kind: Literal["none", "cosine", "kl"] = "none"
+    weight: Positive = 0.1
 
 
 class Fusion(Open):
@@ -176,6 +184,7 @@ class Config(Section):
     prior: MixturePrior = MixturePrior()
     priors: Priors = Priors()
     guide: Guide = Guide()
+    alignment: Alignment = Alignment()
     fusion: Fusion = Fusion()
     missingness: Missingness = Missingness()
     fit: Fit = Fit()
@@ -201,6 +210,21 @@ class Config(Section):
             raise ValueError(
                 f"prior.copula.update: {self.prior.copula.update} gives point estimates, guide.globals is {self.guide.globals}; "
                 "set guide.globals to delta, or update to joint"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _ablations(self) -> "Config":
+        prior = self.prior
+        if prior.kind == "standard" and (prior.components > 1 or prior.copula.family != "independence" or self.guide.globals != "delta"):
+            raise ValueError(
+                "prior.kind: standard has one component, no copula and nothing to learn; "
+                "set prior.components to 1, prior.copula.family to independence and guide.globals to delta"
+            )
+        points = self.guide.local == "delta" or any(modality.encoder == "identity" for modality in self.modalities.values())
+        if self.alignment.kind == "kl" and points:
+            raise ValueError(
+                "alignment.kind: kl compares distributions; with guide.local delta or encoder identity latents are points; set it to cosine"
             )
         return self
 
