@@ -4,8 +4,9 @@
     python benchmarks/imputation.py physionet data/a/manifest.csv [--folds 5] [--set fit.epochs=20]...
 
 simulated: latents are given, from a known copula mixture, with gaps in training; test rows are complete, one or two modalities are
-hidden. physionet: set A of the Challenge 2012, decoders on; a modality that a held-out stay has is hidden, and the truth is what its own
-encoder says (the location of q(z | x)).
+hidden. physionet: set A of the Challenge 2012, decoders on; a modality that a held-out stay has is hidden. The truth is what its own
+encoder says: a draw of q(z | x), of which the prior is a model, and beside it the location of q, less spread than what the prior
+describes.
 
 Two fits each, from the same rows: with `guide.missing: conditional`, whose mixture serves conditional, marginal and mean, and with
 `amortized`. Given latents have the same units in both. Behind learned encoders every fit has latents of its own: there each fit is its own
@@ -43,8 +44,12 @@ _SIMULATED = (("gaussian", 0.3, "mcar"), ("gaussian", 0.7, "mcar"), ("clayton", 
 Scores = dict[str, tuple[np.ndarray, float]]  # treatment -> energy score of every row, R²
 
 
-def score(model: CM2, dataset: Dataset, hidden: tuple[int, ...], treatments: Iterable[str]) -> Scores:
-    """Hide these modalities of rows that have them, and at least one other, and compare draws with what was hidden."""
+def score(model: CM2, dataset: Dataset, hidden: tuple[int, ...], treatments: Iterable[str], against: str = "draw") -> Scores:
+    """Hide these modalities of rows that have them, and at least one other, and compare draws with what was hidden.
+
+    Args:
+        against: draw or location, of the hidden modality's own q(z | x); the same for given latents.
+    """
     program = model.program.eval()
     guide, m = program.guide, list(hidden)
     keep = torch.ones(len(dataset.names), dtype=torch.bool)
@@ -56,7 +61,8 @@ def score(model: CM2, dataset: Dataset, hidden: tuple[int, ...], treatments: Ite
     with torch.no_grad():
         mixture = program.mixture()
         loc, scale = guide.represent(batch)
-        truth = loc[:, m].flatten(1)
+        hidden_z = guide.draw_observed(loc, scale, torch.randn_like(loc)) if against == "draw" else loc
+        truth = hidden_z[:, m].flatten(1)
         given = not bool(scale.any())
         units = torch.ones_like(truth[0]) if given else truth.std(0)  # of learned latents: every fit has its own
         represented = guide.represent(batch.hiding(batch.observed & keep))
@@ -156,21 +162,22 @@ def simulated(seeds: int, samples: int, cases: tuple[int, ...], config: Path, ov
 @main.command()
 @click.argument("manifest", type=click.Path(path_type=Path))
 @click.option("--folds", type=click.IntRange(1, 5), default=5, show_default=True)
+@click.option("--fit", "fits", type=click.Choice(["conditional", "amortized"]), multiple=True, default=("conditional", "amortized"))
 @click.option("--config", type=click.Path(path_type=Path), default=Path("configs/physionet2012.yaml"), show_default=True)
 @click.option("--set", "overrides", multiple=True, metavar="A.B=C")
-def physionet(manifest: Path, folds: int, config: Path, overrides: tuple[str, ...]) -> None:
+def physionet(manifest: Path, folds: int, fits: tuple[str, ...], config: Path, overrides: tuple[str, ...]) -> None:
     """Learned latents with decoders; five folds over subjects, one fit of each kind a fold."""
     read = read_manifest(manifest)
     subjects = sorted(set(read.subjects))
     fold_of = dict(zip(subjects, np.random.default_rng(2012).permutation(len(subjects)) % 5, strict=True))
-    found: dict[tuple[str, str], list[Scores]] = {}
+    found: dict[tuple[str, str, str], list[Scores]] = {}
     for fold in range(folds):
         others = [subject for subject in subjects if fold_of[subject] != fold]
         split_of = assign_splits(others, {"train": 0.8, "val": 0.2}, fold)
         inside = read.root / f".imputation{fold}.csv"  # tables are found beside the manifest
         read.frame.assign(split=[split_of.get(subject, "test") for subject in read.subjects]).to_csv(inside, index=False)
         try:
-            for missing in ("conditional", "amortized"):
+            for missing in fits:
                 started = time.perf_counter()
                 changes = ("decoders.kind=normal", f"guide.missing={missing}", f"fit.seed={fold}", *overrides)
                 model = CM2.from_config(config, overrides=changes).fit(inside)
@@ -179,16 +186,16 @@ def physionet(manifest: Path, folds: int, config: Path, overrides: tuple[str, ..
                 names = (
                     ["conditional", "marginal", "mean"] if missing == "conditional" else ["amortized", "conditional", "marginal", "mean"]
                 )
-                for m, name in enumerate(model.names):
-                    found.setdefault((missing, name), []).append(score(model, dataset, (m,), names))
+                for against, (m, name) in itertools.product(("draw", "location"), enumerate(model.names)):
+                    found.setdefault((missing, against, name), []).append(score(model, dataset, (m,), names, against))
                 click.echo(f"fold {fold}, {missing}: {time.perf_counter() - started:.0f} s", err=True)
         finally:
             inside.unlink()
-    for missing in ("conditional", "amortized"):
-        kinds = [key for key in found if key[0] == missing]
-        heading(f"hidden (fit with {missing})", found[kinds[0]][0])
+    for missing, against in itertools.product(fits, ("draw", "location")):
+        kinds = [key for key in found if key[:2] == (missing, against)]
+        heading(f"hidden (fit with {missing}, against the {against})", found[kinds[0]][0])
         for key in kinds:
-            report(key[1], found[key])
+            report(key[2], found[key])
 
 
 if __name__ == "__main__":
