@@ -143,8 +143,10 @@ class Fusion(Open):
     kind: str = "lstm"
 
 
-class Missingness(Section):
-    model: Literal["ignorable"] = "ignorable"
+class Missingness(Open):
+    """Why something is missing. Further keys are options of the model."""
+
+    model: str = "ignorable"
 
 
 class Fit(Section):

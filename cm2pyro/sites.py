@@ -16,6 +16,11 @@ def copula(*parts: str) -> str:
     return "_".join([COPULA, *(part for part in parts if part)])
 
 
+def observed(modality: str) -> str:
+    """Name of the site that says whether a modality is there, where a model of missingness has it."""
+    return f"observed_{modality}"
+
+
 def latent(modality: str) -> str:
     """Name of the latent site of a modality."""
     return f"z_{modality}"
