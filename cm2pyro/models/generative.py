@@ -14,6 +14,7 @@ from cm2pyro import sites
 from cm2pyro.data.dataset import Batch
 from cm2pyro.distributions.latents import LatentChain
 from cm2pyro.distributions.mixture import CopulaMixture
+from cm2pyro.models.auxiliary import AuxiliaryHeads
 from cm2pyro.models.likelihoods import Likelihood
 from cm2pyro.models.selection import Selection
 
@@ -27,6 +28,7 @@ class Model(nn.Module):
             z_im ~ p(z_m | z_i1 … z_i(m−1))     for m = 2 … M            one site `z_<modality>` each, missing or not;
                                                                         together the copula mixture, its component t summed out
             y_i  ~ Likelihood(head(fusion(z_i1 … z_iM)))                where labelled
+            y_i  ~ Likelihood_m(head_m(z_im))   for observed m           auxiliary heads, if asked for (see `AuxiliaryHeads`)
             r_im ~ Bernoulli(sigmoid(g_m(z_i)))                         a selection model, if asked for (see `Selection`)
 
     Which latents are scored: with `scores_missing` all of them; otherwise those of the observed modalities, so that a
@@ -40,6 +42,7 @@ class Model(nn.Module):
     Args:
         names: the modalities. build: values of the global sites -> mixture. priors: of the global sites.
         fusion: (..., M, D) -> (..., width), with attribute `width`. beta: weight of the latents' and global terms.
+        auxiliary: heads of single modalities, or None.
         missingness: a model of what is observed, or None; like the outcome it is not scaled by beta.
     """
 
@@ -52,6 +55,7 @@ class Model(nn.Module):
         likelihood: Likelihood,
         beta: float,
         scores_missing: bool,
+        auxiliary: AuxiliaryHeads | None = None,
         missingness: Selection | None = None,
     ) -> None:
         super().__init__()
@@ -63,11 +67,17 @@ class Model(nn.Module):
         self.likelihood = likelihood
         self.beta = beta
         self.scores_missing = scores_missing
+        self.auxiliary = auxiliary
         self.missingness = missingness
 
     def sample_globals(self) -> dict[str, Tensor]:
         """The global sites alone; what global guides are built on."""
         return {name: pyro.sample(name, prior) for name, prior in self.priors.items()}
+
+    def noise(self) -> list[nn.Parameter]:
+        """Observation scales of the outcome, where its likelihood has any."""
+        auxiliary = [] if self.auxiliary is None else self.auxiliary.likelihoods.parameters()
+        return [*self.likelihood.parameters(), *auxiliary]
 
     def outputs(self, z: Tensor) -> Tensor:
         """Outputs of the outcome head: z (..., M, D) -> (..., outputs)."""
@@ -118,6 +128,8 @@ class Model(nn.Module):
             outcome = self.outcome_dist(outputs, log_weights, self.likelihood.known(batch.labels))
             labels = self.likelihood.labels(batch.labels, z.dtype)
             pyro.sample(sites.OUTCOME, outcome.mask(batch.labelled), obs=labels)
+            if self.auxiliary is not None:
+                self.auxiliary(z[0] if completions else z, batch.observed, batch.labels, batch.labelled)
             if self.missingness is not None:
                 # Without completions there is one, and it weighs all.
                 several = (z, outputs, log_weights) if log_weights is not None else (z[None], outputs[None], z.new_zeros(1, len(batch)))
