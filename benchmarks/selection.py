@@ -44,7 +44,7 @@ MODELS: dict[str, dict[str, Any]] = {
     "selection, outcome": {"model": "selection", "outcome": True},
 }
 _TWO, _ALL = tuple(MODELS)[:2], tuple(MODELS)
-# Log odds of missing, unshifted, and the models fitted. `selection` assumes that of "own" and more; it is wrong in "outcome" and "quadratic".
+# Log odds of missing, unshifted, and the models fitted. "selection" assumes what is true in "own"; it is wrong in "outcome", "quadratic".
 MECHANISMS: dict[str, tuple[str, Score, tuple[str, ...]]] = {
     "own": ("2 per sd of the modality's own first latent", lambda a, y: 2 * a[..., 0], _TWO),
     "outcome": ("1 per sd of own first latent, 1 for the outcome (simulate's mnar)", lambda a, y: a[..., 0] + y[:, None], _ALL),
