@@ -25,11 +25,13 @@ class Terms:
         outcome: log-likelihood of the outcome, where unlabelled samples count as 0.
         features: weighted log-likelihood of the pooled features, 0 without decoders.
         kl: per modality, log q − log p of its latents, in nats, before beta.
+        missingness: log-likelihood of what is observed given the outcome, where a model has it.
     """
 
     outcome: float
     features: float
     kl: dict[str, float]
+    missingness: float | None = None
 
 
 class RecordedELBO(Trace_ELBO):
@@ -95,7 +97,7 @@ class Program(nn.Module):
         """−ELBO of a minibatch per sample of the data set, plus the alignment penalty where asked for; differentiable."""
         # Summed over components where that is cheap and something is missing (see CopulaMixture.completions).
         summed = self.config.guide.missing == "conditional" and self.config.prior.coupling == "shared" and not bool(batch.observed.all())
-        completions = self.model.likelihood.completions if summed else 0
+        completions = self.model.completions if summed else 0
         with pyro.settings.context(module_local_params=True):
             loss: Tensor = self.elbo(batch, completions=completions) / batch.size
         alignment, represented = self.config.alignment, self.guide.represented
@@ -113,8 +115,10 @@ class Program(nn.Module):
             site = sites.latent(name)
             difference = guide.nodes[site]["log_prob_sum"] - model.nodes[site]["log_prob_sum"]
             kl[name] = difference.item() / batch.size / beta
-        features = sum(model.nodes[sites.features(name)]["log_prob_sum"].item() for name in self.model.decoders.names)
-        return Terms(outcome, features / batch.size, kl)
+        features = sum(model.nodes[sites.features(name)]["log_prob_sum"].item() for name in self.model.decoders.names) / batch.size
+        observed = [model.nodes[site] for site in map(sites.observed, self.guide.names) if site in model.nodes]
+        missingness = sum(node["log_prob_sum"].item() for node in observed) / batch.size if observed else None
+        return Terms(outcome, features, kl, missingness)
 
     def mixture(self) -> CopulaMixture:
         """The copula mixture at the point estimate (or median) of the global sites."""

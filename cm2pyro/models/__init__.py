@@ -13,8 +13,9 @@ from cm2pyro.models.fusion import FUSIONS
 from cm2pyro.models.generative import Model
 from cm2pyro.models.likelihoods import LIKELIHOODS
 from cm2pyro.models.priors import site_priors
+from cm2pyro.models.selection import MISSINGNESS, missingness_options
 
-__all__ = ["DECODERS", "FUSIONS", "LIKELIHOODS", "Model", "check_model", "make_model", "make_structure"]
+__all__ = ["DECODERS", "FUSIONS", "LIKELIHOODS", "MISSINGNESS", "Model", "check_model", "make_model", "make_structure"]
 
 
 def make_structure(config: Config) -> MixtureStructure:
@@ -38,6 +39,7 @@ def check_model(config: Config) -> None:
     FUSIONS.options(config.fusion.kind, config.fusion.options, "fusion", ("kind",))
     check_decoders(config)
     site_priors(make_structure(config), config.priors)
+    missingness_options(config)
 
 
 def make_model(
@@ -69,4 +71,7 @@ def make_model(
         scores_missing=config.guide.scores_missing,
         decoders=make_decoders(config, shapes),
         auxiliary=auxiliary,
+        missingness=MISSINGNESS.get(config.missingness.model)(
+            tuple(config.modalities), config.latent.dim, classes, **missingness_options(config)
+        ),
     )
