@@ -57,7 +57,7 @@ def test_draws_have_its_mean_and_spread() -> None:
     error = (z.mean(0) - loc).abs() / (scale / n**0.5)
     assert float(error[~OBSERVED].detach().max()) < 5
     ratio = z.std(0) / scale
-    assert float((ratio[~OBSERVED] - 1).abs().max()) < 5 / (2 * n) ** 0.5
+    assert float((ratio[~OBSERVED].detach() - 1).abs().max()) < 5 / (2 * n) ** 0.5
 
 
 def test_it_reads_locations_scales_and_the_mask_of_the_observed_alone() -> None:
