@@ -14,6 +14,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
 
+from cm2pyro.diagnostics.calibration import bins_for
 from cm2pyro.diagnostics.metrics import check_outcomes, predicted_class, reliability, wilson
 from cm2pyro.diagnostics.resampling import Array, pattern_keys
 from cm2pyro.files import atomic
@@ -78,7 +79,7 @@ def _reliability(curve: Axes, histogram: Axes, y: Array, p: Array) -> None:
         hit, sure, x_label, y_label = y, p, "predicted probability", "observed frequency"
     else:
         hit, sure, x_label, y_label = predicted_class(p) == y, p.max(axis=1), "confidence of the predicted class", "accuracy"
-    bins = {key: np.array(column) for key, column in reliability(hit, sure, bins=int(np.clip(len(y) // 10, 1, 10))).items()}
+    bins = {key: np.array(column) for key, column in reliability(hit, sure, bins=bins_for(len(y))).items()}
     # A rare outcome would fill a corner: show what there is, but cut nothing off.
     top = max(sure.max(), bins["high"].max())
     limit = next((limit for limit in _LIMITS if top <= limit), 1.0)
