@@ -25,7 +25,7 @@ CONFIG, PREPROCESSING, HOLDOUT, ENV, HISTORY, LOCK = (
     "metrics.jsonl",
     ".lock",
 )
-_RESULTS = ("mixture.json", "reference.safetensors")
+_RESULTS = ("mixture.json", "reference.safetensors", "recalibration.json")
 _OURS = (CONFIG, PREPROCESSING, HOLDOUT, ENV, HISTORY, *_RESULTS)
 
 
