@@ -42,7 +42,7 @@ def reliability_and_patterns(
     Left, ten bins of equal count (fewer below 100 rows) with 95% Wilson intervals and a histogram of the predictions; for multiclass
     the confidence of the predicted class against its accuracy. Right, accuracy (binary: class 1 from 0.5 on) with 95% Wilson intervals
     per pattern, the most frequent on top, beside what always naming the pattern's commonest class would reach. Both intervals take
-    rows as independent; `evaluate` has those over subjects. In the left panel's corner stand the expected calibration error of what is
+    rows as independent; `evaluate` has those over subjects. Beside the left heading stand the expected calibration error of what is
     drawn, and for a binary outcome calibration slope and intercept (see `evaluate`).
 
     Args:
@@ -130,7 +130,7 @@ def _pooled(y: Array, p: Array) -> tuple[Array, Array]:
 def _numbers(hit: Array, sure: Array, binary: bool) -> str:
     """Calibration in a line."""
     n = len(hit)
-    shown = {"ECE": BinnedError.of(hit, sure, np.arange(n), n).under(np.ones((1, n)))[0]}
+    shown = {"ECE" if binary else "ECE of the confidence": BinnedError.of(hit, sure, np.arange(n), n).under(np.ones((1, n)))[0]}
     if binary:
         slope, intercept = LogisticRecalibration.of(hit, sure).under(np.ones((1, n)))
         shown |= {"slope": slope[0], "intercept": intercept[0]}
