@@ -146,7 +146,8 @@ def test_ece_of_calibrated_predictions_is_that_of_chance():
     sums = [part @ (1 - part) for part in np.split(p, 10)]
     expected = np.sqrt(2 * np.array(sums) / np.pi).sum() / 2000
     rng = np.random.default_rng(1)
-    found = [measure((rng.random(2000) < p).astype(int), p)["ece"]["value"] for _ in range(200)]
+    every, rows = np.ones((1, 2000)), np.arange(2000)
+    found = [BinnedError.of(rng.random(2000) < p, p, rows, 2000).under(every)[0] for _ in range(200)]
     assert np.mean(found) == pytest.approx(expected, abs=4 * np.std(found) / np.sqrt(200))
 
 
