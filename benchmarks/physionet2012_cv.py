@@ -31,7 +31,7 @@ Matrix = NDArray[np.float64]
 @click.option("--config", type=click.Path(path_type=Path), default=Path("configs/physionet2012.yaml"), show_default=True)
 @click.option("--folds", type=click.IntRange(1, _FOLDS), default=_FOLDS, show_default=True, help="How many of the five folds to run.")
 @click.option("--seeds", type=click.IntRange(1), default=1, show_default=True, help="Fits a fold.")
-@click.option("--missing", multiple=True, metavar="MECHANISM", help="Score under this mask too, such as mcar:0.5.")
+@click.option("--missing", multiple=True, metavar="MECHANISM", help="Score under this mask too, such as mcar:0.7@labs,gases.")
 @click.option("--set", "overrides", multiple=True, metavar="A.B=C", help="Override a key of the config.")
 def main(manifest: Path, config: Path, folds: int, seeds: int, missing: tuple[str, ...], overrides: tuple[str, ...]) -> None:
     torch.set_num_threads(1)
@@ -54,7 +54,7 @@ def main(manifest: Path, config: Path, folds: int, seeds: int, missing: tuple[st
             finally:
                 inside.unlink()
             for j, mask in enumerate(masks):
-                seen = test.observed.numpy() if j == 0 else hide(test.observed.numpy(), model.names, mask, fold)
+                seen = test.observed.numpy() if j == 0 else hide(test, mask, fold)
                 predicted = predict(model.programs, test.with_observed(torch.from_numpy(seen)), _DRAWS, seed).mean[:, 1]
                 probabilities[j].append(predicted)
                 single[j, fold, seed] = _scores(test.labels.numpy(), predicted, test.subjects)
