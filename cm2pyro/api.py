@@ -233,7 +233,7 @@ class CM2:
 
     def _split(self, manifest: Manifest, resumed: Path | None) -> tuple[list[int], list[int]]:
         held = None if resumed is None else set(run.read_json(resumed / run.HOLDOUT).get("subjects", []))
-        train, val, held_out = training_rows(manifest, self.config.fit.seed, self.config.fit.validation, held)
+        train, val, held_out = training_rows(manifest, self.config.fit.seed, self.config.fit.validation, held, self.config.task.columns)
         self.holdout = {"subjects": held_out, "samples": [manifest.ids[i] for i in val] if held_out else []}
         if held_out:
             self.say(f"no row has split 'val': {len(held_out)} training subjects ({len(val)} rows) are held out for validation")
@@ -245,6 +245,10 @@ class CM2:
         unlabelled = int((~train.labelled).sum())
         if unlabelled:
             self.say(f"{unlabelled} training rows have no label: they inform the latents only")
+        with_label = int(val.labelled.sum())
+        if with_label < len(val):
+            stop = f"only these {with_label} stop the fit" if with_label else "every epoch is run"
+            self.say(f"{with_label} of {len(val)} validation rows have a label: {stop}")
         self._say_notes()
         for name, encoder in zip(self.names, self.program.guide.encoders(), strict=True):
             for line in encoder.said:

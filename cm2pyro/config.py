@@ -134,8 +134,13 @@ class Priors(Section):
 
 class Guide(Section):
     local: Literal["normal", "delta"] = "normal"
-    missing: Literal["conditional", "marginal", "mean", "zero"] = "conditional"
+    missing: Literal["conditional", "amortized", "marginal", "mean", "zero"] = "conditional"
     globals: Literal["delta", "normal"] = "delta"
+
+    @property
+    def scores_missing(self) -> bool:
+        """Whether missing latents are drawn from a density of their own, against which the model scores them."""
+        return self.missing in ("amortized", "marginal")
 
 
 class Alignment(Section):
@@ -147,6 +152,14 @@ class Alignment(Section):
 
 class Fusion(Open):
     kind: str = "lstm"
+
+
+class Decoders(Open):
+    """What the latents of observed modalities are asked to explain. Further keys are the decoder's options."""
+
+    kind: str = "none"
+    weight: Positive = 1.0  # of the features' log-likelihood
+    only: Annotated[list[str], Field(min_length=1)] | None = None  # modalities that have one; by default all
 
 
 class Missingness(Open):
@@ -189,6 +202,7 @@ class Config(Section):
     guide: Guide = Guide()
     alignment: Alignment = Alignment()
     fusion: Fusion = Fusion()
+    decoders: Decoders = Decoders()
     missingness: Missingness = Missingness()
     fit: Fit = Fit()
 
