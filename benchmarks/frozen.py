@@ -155,18 +155,6 @@ def log_loss(y: NDArray[np.int64], p: Array) -> Array:
     return -np.where(y > 0, np.log(p), np.log1p(-p))
 
 
-def score(runs: list[Run], method: str) -> tuple[float, float]:
-    """Mean log-loss and AUROC over runs."""
-    loss, ranking = zip(*(_measured(r, method, np.ones((1, len(r.y)))) for r in runs), strict=True)
-    return float(np.mean(loss)), float(np.mean(ranking))
-
-
-def _measured(run: Run, method: str, weights: Array) -> tuple[Array, Array]:
-    """Log-loss and AUROC, (B,) each, under row weights (B, n)."""
-    losses = weights @ log_loss(run.y, run.p[method]) / weights.sum(1)
-    return losses, Ranking.of(run.y > 0, run.p[method]).metrics(weights)[0]
-
-
 @dataclass(frozen=True)
 class Difference:
     """A paired difference of means: `over_subjects` and `over_seeds` are 95% intervals."""
@@ -176,24 +164,35 @@ class Difference:
     over_seeds: tuple[float, float]
 
 
-def paired(runs: list[Run], a: str, b: str, bootstrap: int) -> dict[str, Difference]:
-    """a − b in log-loss and AUROC, averaged over runs.
+def compared(runs: list[Run], bootstrap: int) -> dict[str, tuple[tuple[float, float], tuple[Difference, Difference] | None]]:
+    """Per method its log-loss and AUROC, averaged over runs, and the first method minus it in both (None for the first itself).
 
-    Over subjects: percentile bootstrap, test rows resampled within their group, the same resample for every run that is
-    tested on it. Over seeds: Student's t of the seeds' mean differences.
+    Intervals over subjects: percentile bootstrap, test rows resampled within their group, the same resample for every run that
+    is tested on it. Over seeds: Student's t of the seeds' mean differences.
     """
     rng = np.random.default_rng(0)
     sizes = {r.group: len(r.y) for r in runs}
     weights = {g: np.vstack([np.ones(n), rng.multinomial(n, np.full(n, 1 / n), size=bootstrap)]) for g, n in sorted(sizes.items())}
-    measured = [[_measured(r, method, weights[r.group]) for method in (a, b)] for r in runs]
+    measured = {name: np.array([_measured(r, name, weights[r.group]) for r in runs]) for name in runs[0].p}  # (runs, 2, 1 + bootstrap)
     seeds = np.array([r.seed for r in runs])
+    reference = next(iter(measured.values()))
     found = {}
-    for k, name in enumerate(("log_loss", "auroc")):
-        differences = np.array([one[k] - other[k] for one, other in measured])  # (runs, 1 + bootstrap)
-        means = differences.mean(0)
-        by_seed = np.array([differences[seeds == s, 0].mean() for s in np.unique(seeds)])
-        half = float(t.ppf(0.975, len(by_seed) - 1) * by_seed.std(ddof=1) / np.sqrt(len(by_seed)))
-        low, high = np.nanpercentile(means[1:], [2.5, 97.5])
-        centre = float(by_seed.mean())
-        found[name] = Difference(float(means[0]), (float(low), float(high)), (centre - half, centre + half))
+    for name, values in measured.items():
+        both = (_difference(reference[:, 0] - values[:, 0], seeds), _difference(reference[:, 1] - values[:, 1], seeds))
+        found[name] = ((float(values[:, 0, 0].mean()), float(values[:, 1, 0].mean())), None if values is reference else both)
     return found
+
+
+def _measured(run: Run, method: str, weights: Array) -> tuple[Array, Array]:
+    """Log-loss and AUROC, (B,) each, under row weights (B, n)."""
+    losses = weights @ log_loss(run.y, run.p[method]) / weights.sum(1)
+    return losses, Ranking.of(run.y > 0, run.p[method]).metrics(weights)[0]
+
+
+def _difference(differences: Array, seeds: NDArray[np.int64]) -> Difference:
+    """differences (runs, 1 + bootstrap), the first column without resampling."""
+    by_seed = np.array([differences[seeds == s, 0].mean() for s in np.unique(seeds)])
+    half = float(t.ppf(0.975, len(by_seed) - 1) * by_seed.std(ddof=1) / np.sqrt(len(by_seed)))
+    low, high = np.nanpercentile(differences[:, 1:].mean(0), [2.5, 97.5])
+    centre = float(by_seed.mean())
+    return Difference(float(differences[:, 0].mean()), (float(low), float(high)), (centre - half, centre + half))
