@@ -9,19 +9,22 @@ import numpy as np
 import pandas as pd
 import torch
 
-from cm2pyro.config import Config, apply_override
+from cm2pyro.config import Config
+from cm2pyro.config_file import apply_override
 from cm2pyro.data.dataset import Dataset
 from cm2pyro.data.manifest import Manifest, read_manifest
-from cm2pyro.data.missingness import hide
+from cm2pyro.data.missingness import Mechanism, hide, hide_for_fit, mask_table
 from cm2pyro.data.prepared import Preparation
 from cm2pyro.data.splits import training_rows
 from cm2pyro.diagnostics import summary, typicality
 from cm2pyro.diagnostics.evaluation import Evaluation
 from cm2pyro.distributions import CopulaMixture
-from cm2pyro.encoders import Modules, check_encoders, check_weights
+from cm2pyro.encoders import Modules, Restored, check_encoders, check_weights
 from cm2pyro.errors import CheckpointError, ConfigError, DataError
+from cm2pyro.files import write_text
 from cm2pyro.inference import checkpoint, run
 from cm2pyro.inference.device import pick_device
+from cm2pyro.inference.ensemble import member_configs, member_folder
 from cm2pyro.inference.family_posterior import FamilyPosterior, family_posterior
 from cm2pyro.inference.fit import Report, Trainer
 from cm2pyro.inference.frame import prediction_columns
@@ -49,13 +52,16 @@ class CM2:
         self.encoders = dict(encoders or {})
         views = check_encoders(config, self.encoders)
         check_model(config)
+        if config.missingness.mask is not None:
+            Mechanism.parse(config.missingness.mask, tuple(config.modalities), "missingness.mask")
         self.config = config
         self.say = say
         self.preparation = Preparation.from_config(config, views)
-        self._program: Program | None = None
+        self._programs: list[Program] = []
         self.history: list[dict[str, Any]] = []
         self.reference: typicality.Reference | None = None
         self.holdout: dict[str, list[str]] = {}
+        self.mask: pd.DataFrame | None = None
 
     @classmethod
     def from_config(
@@ -82,11 +88,16 @@ class CM2:
         return cls(config, say, encoders)
 
     @property
-    def program(self) -> Program:
-        """Model and guide. Raises CheckpointError before a fit."""
-        if self._program is None:
+    def programs(self) -> list[Program]:
+        """Model and guide of every member of the ensemble; of a single fit one. Raises CheckpointError before a fit."""
+        if not self._programs:
             raise CheckpointError("this CM2 has not been fitted; call fit(), or CM2.load() a run")
-        return self._program
+        return self._programs
+
+    @property
+    def program(self) -> Program:
+        """Model and guide, of an ensemble those of the first member. Raises CheckpointError before a fit."""
+        return self.programs[0]
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -144,37 +155,61 @@ class CM2:
         manifest.require(["split", "subject_id", *self.config.task.columns], "a fit needs it")
         train, val = self._split(manifest, folder if resume else None)
         used = manifest.take([*train, *val])
-        dataset = self.preparation.fit(used, np.arange(len(train)))
+        dataset = self._hidden(self.preparation.fit(used, np.arange(len(train))), len(train))
         if resume and folder is not None:
-            run.check_resumable(folder, self.config, self._state())
-        torch.manual_seed(self.config.fit.seed)
-        shapes = {name: kind.shapes() for name, kind in self.preparation.kinds.items()}
-        with device:  # priors are made where the fit runs
-            self._program = Program(self.config, shapes, len(self.classes), self.encoders).to(device)
+            run.check_resumable(folder, self.config, self._state(), self.mask)
         train_set, val_set = dataset.take(range(len(train))), dataset.take(range(len(train), len(dataset)))
+        configs = member_configs(self.config)
+        # Modules given from Python belong to the first member: the others train copies of them as they came.
+        encoders = [self.encoders, *(copy.deepcopy(self.encoders) for _ in configs[1:])]
+        self._programs = [self._new_program(configs[0], encoders[0], device)]
         self._describe(train_set, val_set)
-        if folder is not None and not resume:
+        if folder is not None and resume:
+            self.config.to_file(folder / run.CONFIG)
+            run.drop_results(folder)
+        elif folder is not None:
             # Only now, with config and data found good, is an earlier run replaced.
             run.clear(folder, overwrite)
             run.write_setup(folder, self.config, self._state(), self.holdout, str(device), self.preparation.tokenizers())
-        trainer = Trainer(self.config, self._program, train_set, val_set, folder)
-        if resume:
-            trainer.resume()
-            if folder is not None:
-                self.config.to_file(folder / run.CONFIG)
-                run.drop_results(folder)
-            self.say(f"resuming after epoch {trainer.progress.epoch}")
-        else:
-            trainer.start()
-        trainer.run(report)
-        self.history = trainer.records
+            run.write_mask(folder, self.mask)
+        for i, config in enumerate(configs):
+            if len(configs) > 1:
+                self.say(f"member {i + 1} of {len(configs)}, seed {config.fit.seed}")
+            if i:
+                self._programs.append(self._new_program(config, encoders[i], device))
+            place = None if folder is None else member_folder(folder, i)
+            trainer = Trainer(config, self._programs[i], train_set, val_set, place)
+            if resume and place is not None and (i == 0 or checkpoint.last(place).is_file()):
+                trainer.resume()
+                self.say(f"resuming after epoch {trainer.progress.epoch}")
+            else:
+                trainer.start()
+            trainer.run(report)
+            if i == 0:
+                self.history = trainer.records
         if self.config.prior.copula.update == "ifm":
             found = ", ".join(f"{pair} {tau:.3f}" for pair, tau in pairwise_tau(self.mixture(), self.names).items())
             self.say(f"second step: Kendall's tau {found}")
-        self.reference = typicality.Reference.of(self._program, val_set if len(val_set) else train_set)
+        self.reference = typicality.Reference.of(self.program, val_set if len(val_set) else train_set)
         if folder is not None:
             self.reference.write(folder)
             summary.write(folder, self.mixture(), self.preparation)
+
+    def _hidden(self, dataset: Dataset, train: int) -> Dataset:
+        """The rows of a fit, the training rows first, under `missingness.mask`."""
+        mechanism, self.mask = self.config.missingness.mask, None
+        if mechanism is None:
+            return dataset
+        dataset, line = hide_for_fit(dataset, mechanism, self.config.fit.seed, train)
+        self.mask = mask_table(dataset, dataset.observed.numpy())
+        self.say(line)
+        return dataset
+
+    def _new_program(self, config: Config, encoders: Modules, device: torch.device, restored: Restored | None = None) -> Program:
+        torch.manual_seed(config.fit.seed)
+        shapes = {name: kind.shapes() for name, kind in self.preparation.kinds.items()}
+        with device:  # priors are made where the fit runs
+            return Program(config, shapes, len(self.classes), encoders, restored).to(device)
 
     def _state(self) -> dict[str, Any]:
         return self.preparation.state() | {"encoders": sorted(self.encoders)}
@@ -197,6 +232,10 @@ class CM2:
         for name, encoder in zip(self.names, self.program.guide.encoders(), strict=True):
             for line in encoder.said:
                 self.say(f"modality {name}: encoder {line}")
+        if self.program.model.missingness is not None:
+            self.say(
+                "the selection model is identified by its assumption alone: no data can tell whether missingness depends on latents so"
+            )
 
     # --- use ----------------------------------------------------------------------------------------------------
 
@@ -209,11 +248,11 @@ class CM2:
         """
         if draws < 1:
             raise ConfigError(f"draws: found {draws}, expected 1 or more")
-        program = self.program
+        programs = self.programs
         manifest = self._rows(read_manifest(data), split)
         dataset = self.preparation.transform(manifest, labels=False)
         self._say_notes()
-        prediction = predict(program, dataset, draws, self.config.fit.seed)
+        prediction = predict(programs, dataset, draws, self.config.fit.seed)
         return self._frame(dataset, prediction)
 
     def _rows(self, manifest: Manifest, split: str | None) -> Manifest:
@@ -249,16 +288,20 @@ class CM2:
         bootstrap: int = 1000,
         draws: int = 100,
         patterns: bool = False,
+        mask_seed: int | None = None,
+        masks: str | Path | None = None,
     ) -> Evaluation:
         """Metrics on labelled rows: those of `split`, else those with split `test` if there are any, else all.
 
         Args:
-            missing: mechanisms (`mcar:0.5`, `only:NAME`, `without:NAME`) under each of which the metrics are repeated.
+            missing: mechanisms (`mcar:0.5`, `mar:0.5@labs,gases`, `only:NAME` …, see `Mechanism`) under each of which the
+                metrics are repeated.
             bootstrap: resamples of subjects for the 95% intervals. patterns: also per missingness pattern.
+            mask_seed: of the mechanisms, by default the run's. masks: a CSV file to which every mask is written.
         """
         seed = self.program.config.fit.seed
         for mechanism in missing:  # refused before anything is read
-            hide(np.zeros((0, len(self.names)), dtype=bool), self.names, mechanism, seed)
+            Mechanism.parse(mechanism, self.names)
         manifest = read_manifest(data)
         if split is None and manifest.rows("test"):
             split = "test"
@@ -272,20 +315,23 @@ class CM2:
         if len(labelled) < len(dataset):
             self.say(f"{len(dataset) - len(labelled)} rows without a label are left out")
         dataset = dataset.take(labelled)
-        masks = {mechanism: hide(dataset.observed.numpy(), self.names, mechanism, seed) for mechanism in missing}
+        hidden = {mechanism: hide(dataset, mechanism, seed if mask_seed is None else mask_seed) for mechanism in missing}
+        if masks is not None:
+            every = {"as observed": dataset.observed.numpy()} | hidden
+            write_text(masks, pd.concat([mask_table(dataset, mask, name) for name, mask in every.items()]).to_csv(index=False))
         result = self._evaluation(dataset, draws)
         result.metrics = result.measure(bootstrap, seed, patterns)
-        for mechanism, mask in masks.items():
+        for mechanism, mask in hidden.items():
             masked = dataset.with_observed(torch.from_numpy(mask))
             result.metrics.setdefault("missing", {})[mechanism] = self._evaluation(masked, draws).measure(bootstrap, seed, patterns)
         return result
 
     def _evaluation(self, dataset: Dataset, draws: int) -> Evaluation:
-        prediction = predict(self.program, dataset, draws, self.config.fit.seed)
+        prediction = predict(self.programs, dataset, draws, self.config.fit.seed)
         return Evaluation(self.config.task.type, self.classes, dataset, prediction, self.preparation.scaling)
 
     def mixture(self) -> CopulaMixture:
-        """The learned copula mixture over the latents."""
+        """The learned copula mixture over the latents; of an ensemble that of the first member, whose latents are its own."""
         return self.program.mixture()
 
     def family_posterior(
@@ -310,15 +356,17 @@ class CM2:
 
     def save(self, out: str | Path, overwrite: bool = False) -> None:
         """Write a fit that was kept in memory as a run folder."""
-        folder, program = Path(out), self.program
+        folder, programs = Path(out), self.programs
         run.check_folder(folder, resume=False, overwrite=overwrite)
         with run.locked(folder):
             run.clear(folder, overwrite)
             run.write_setup(
-                folder, self.config, self._state(), self.holdout, str(next(program.parameters()).device), self.preparation.tokenizers()
+                folder, self.config, self._state(), self.holdout, str(next(programs[0].parameters()).device), self.preparation.tokenizers()
             )
-            header = {"epoch": len(self.history), "architectures": program.architectures()}
-            checkpoint.write(folder / "checkpoints" / "best.safetensors", program.state_dict(), header)
+            run.write_mask(folder, self.mask)
+            for i, program in enumerate(programs):
+                header = {"epoch": len(self.history), "architectures": program.architectures()}
+                checkpoint.write(checkpoint.best(member_folder(folder, i)), program.state_dict(), header)
             run.write_history(folder, self.history)
             if self.reference is not None:
                 self.reference.write(folder)
@@ -343,15 +391,21 @@ class CM2:
         except ConfigError as error:
             raise CheckpointError(f"{folder / run.CONFIG}: {error}") from error
         loaded.preparation.load(state)
-        tensors, header = checkpoint.read(folder / "checkpoints" / "best.safetensors")
-        shapes = {name: kind.shapes() for name, kind in loaded.preparation.kinds.items()}
         chosen = pick_device(device)
-        with chosen:
-            program = Program(config, shapes, len(loaded.classes), loaded.encoders, header.get("architectures", {})).to(chosen)
-        checkpoint.load_module(program, tensors, folder / "checkpoints" / "best.safetensors")
-        program.apart = bool(header.get("apart", False))  # a fit that was cut before its second step
-        loaded._program = program.eval()
+        for i, member in enumerate(member_configs(config)):
+            path = checkpoint.best(member_folder(folder, i))
+            if i and not path.is_file():
+                say(f"{folder}: holds {i} of {config.fit.ensemble} members, the fit was cut; their mean is used; fit --resume goes on")
+                break
+            tensors, header = checkpoint.read(path)
+            program = loaded._new_program(
+                member, copy.deepcopy(loaded.encoders) if i else loaded.encoders, chosen, header.get("architectures", {})
+            )
+            checkpoint.load_module(program, tensors, path)
+            program.apart = bool(header.get("apart", False))  # a fit that was cut before its second step
+            loaded._programs.append(program.eval())
         loaded.history = run.read_history(folder)
         loaded.reference = typicality.Reference.read(folder)
         loaded.holdout = run.read_json(folder / run.HOLDOUT)
+        loaded.mask = run.read_mask(folder)
         return loaded

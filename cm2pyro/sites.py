@@ -16,6 +16,16 @@ def copula(*parts: str) -> str:
     return "_".join([COPULA, *(part for part in parts if part)])
 
 
+def auxiliary(modality: str) -> str:
+    """Name of the outcome's site for the auxiliary head of a modality."""
+    return f"{OUTCOME}_{modality}"
+
+
+def observed(modality: str) -> str:
+    """Name of the site that says whether a modality is there, where a model of missingness has it."""
+    return f"observed_{modality}"
+
+
 def latent(modality: str) -> str:
     """Name of the latent site of a modality."""
     return f"z_{modality}"

@@ -10,21 +10,27 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from cm2pyro import __version__
 from cm2pyro.config import Config
 from cm2pyro.errors import CheckpointError, ConfigError, DataError
 from cm2pyro.files import write_text
+from cm2pyro.inference import checkpoint
+from cm2pyro.inference.ensemble import MEMBERS
+from cm2pyro.registry import one_line
 
-CONFIG, PREPROCESSING, HOLDOUT, ENV, HISTORY, LOCK = (
+CONFIG, PREPROCESSING, HOLDOUT, ENV, HISTORY, MASK, LOCK = (
     "config.yaml",
     "preprocessing.json",
     "holdout.json",
     "env.json",
     "metrics.jsonl",
+    "mask.csv",
     ".lock",
 )
 _RESULTS = ("mixture.json", "reference.safetensors")
-_OURS = (CONFIG, PREPROCESSING, HOLDOUT, ENV, HISTORY, *_RESULTS)
+_OURS = (CONFIG, PREPROCESSING, HOLDOUT, ENV, HISTORY, MASK, *_RESULTS)
 
 
 def check_folder(out: Path, resume: bool, overwrite: bool) -> None:
@@ -39,7 +45,7 @@ def check_folder(out: Path, resume: bool, overwrite: bool) -> None:
     if out.exists() and not out.is_dir():
         raise ConfigError(f"{out}: is a file; a run folder is expected; name another")
     filled = out.exists() and any(child.name != LOCK for child in out.iterdir())
-    begun = (out / "checkpoints" / "last.safetensors").is_file()
+    begun = checkpoint.last(out).is_file()
     if resume and not begun:
         remedy = "fit with --overwrite in place of --resume" if filled else "fit without --resume"
         raise CheckpointError(f"{out}: holds no checkpoint to resume; {remedy}")
@@ -55,7 +61,8 @@ def clear(out: Path, overwrite: bool) -> None:
     if overwrite:
         for path in [*(out / name for name in _OURS), out / "tokenizer.json", *out.glob("tokenizer_*.json")]:
             path.unlink(missing_ok=True)
-        shutil.rmtree(out / "checkpoints", ignore_errors=True)
+        for folder in ("checkpoints", MEMBERS):
+            shutil.rmtree(out / folder, ignore_errors=True)
     (out / "checkpoints").mkdir(parents=True, exist_ok=True)
 
 
@@ -120,20 +127,41 @@ def read_history(out: Path) -> list[dict[str, Any]]:
         raise CheckpointError(f"{out / HISTORY}: cannot be read ({error}); fit again with --overwrite") from error
 
 
-def check_resumable(out: Path, config: Config, state: dict[str, Any]) -> None:
-    """Refuse to go on with another config or other training data than the run's; more epochs or patience are fine.
+def write_mask(out: Path, mask: pd.DataFrame | None) -> None:
+    """mask.csv, if modalities were hidden: 1 where a row of the fit keeps a modality."""
+    if mask is not None:
+        write_text(out / MASK, _csv(mask))
+
+
+def _csv(mask: pd.DataFrame | None) -> str:
+    return "" if mask is None else mask.to_csv(index=False, lineterminator="\n")
+
+
+def read_mask(out: Path) -> pd.DataFrame | None:
+    """None if the run has none. Raises CheckpointError if it cannot be read."""
+    if not (out / MASK).exists():
+        return None
+    try:
+        return pd.read_csv(out / MASK, dtype={"sample_id": str}, keep_default_na=False)
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{out / MASK}: cannot be read ({one_line(error)}); fit again with --overwrite") from error
+
+
+def check_resumable(out: Path, config: Config, state: dict[str, Any], mask: pd.DataFrame | None) -> None:
+    """Refuse to go on with another config, training data or mask than the run's; more epochs, patience or members are fine.
 
     Raises:
         ConfigError: names the first key that differs. DataError: the training data give other scalings.
     """
     then, now = _flat(read_config(out).to_dict()), _flat(config.to_dict())
     for key in sorted(set(then) | set(now)):
-        if key not in ("fit.epochs", "fit.patience") and then.get(key) != now.get(key):
+        if key not in ("fit.epochs", "fit.patience", "fit.ensemble") and then.get(key) != now.get(key):
             raise ConfigError(
                 f"--resume: {key} is {now.get(key)!r}, and the run in {out} has {then.get(key)!r}; "
                 f"resume with its own {CONFIG}, or start anew"
             )
-    if read_json(out / PREPROCESSING) != json.loads(json.dumps(state)):
+    same_mask = _csv(read_mask(out)) == _csv(mask)
+    if not same_mask or read_json(out / PREPROCESSING) != json.loads(json.dumps(state)):
         raise DataError(
             f"--resume: the training data are not those that the run in {out} was fitted to; give the same manifest, or start anew"
         )
