@@ -1,6 +1,7 @@
 """Aligned latents of PhysioNet 2012 without labels: canonical axes that the modalities of a stay share."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,11 +19,11 @@ _RIDGE = 1e-3  # of the largest squared singular value
 _CLIP = 5.0
 
 
-def summaries(manifest: Path, config: Path, folds: int) -> list[dict[str, NDArray]]:
+def summaries(manifest: Path, config: Path, folds: int) -> list[dict[str, Any]]:
     """Per fold of the fixed folds over subjects: the `summary` vectors of each modality, scaled on the other folds.
 
     Returns:
-        per fold the modalities' (N, F) vectors, `observed` (N, M), `labels` (N,), and `train`, `test`: row numbers.
+        per fold the modalities' (N, F) vectors, `observed` (N, M), `labels` (N,), `data` with all of it, and `train`, `test`: row numbers.
     """
     settings, read = Config.from_file(config), read_manifest(manifest)
     subjects = sorted(set(read.subjects))
@@ -34,7 +35,7 @@ def summaries(manifest: Path, config: Path, folds: int) -> list[dict[str, NDArra
         data = Preparation.from_config(settings, check_encoders(settings)).fit(read, train)
         views = {name: next(iter(data.inputs[name].values())).double().numpy() for name in NAMES}
         rows = {"train": train, "test": np.flatnonzero(fold == k)}
-        found.append(views | {"observed": data.observed.numpy(), "labels": data.labels.numpy()} | rows)
+        found.append(views | {"observed": data.observed.numpy(), "labels": data.labels.numpy(), "data": data} | rows)
     return found
 
 

@@ -64,7 +64,7 @@ def _physionet(
     for k, fold in enumerate(aligned.summaries(manifest, _CONFIG, folds)):
         train, test, y = fold["train"], fold["test"], fold["labels"]
         tested = dict.fromkeys(_MASKS, fold["observed"][test])
-        tested |= {mask: hide(fold["observed"][test], aligned.NAMES, mask, 100 + k) for mask in _MASKS[1:]}
+        tested |= {mask: hide(fold["data"].take(test), mask, 100 + k) for mask in _MASKS[1:]}
         for share in shares:
             observed = fold["observed"] if share == 1 else _some_incomplete(fold["observed"], train, share, np.random.default_rng(k))
             z = aligned.align([fold[name] for name in aligned.NAMES], observed, train, _DIM)
