@@ -8,6 +8,7 @@ from typing import Any, Self, TypeAlias
 import numpy as np
 import pandas as pd
 import torch
+import xarray as xr
 
 from cm2pyro.config import Config, apply_override
 from cm2pyro.data.dataset import Dataset
@@ -17,6 +18,8 @@ from cm2pyro.data.prepared import Preparation
 from cm2pyro.data.splits import training_rows
 from cm2pyro.diagnostics import summary, typicality
 from cm2pyro.diagnostics.evaluation import Evaluation
+from cm2pyro.diagnostics.latents import to_xarray
+from cm2pyro.diagnostics.sensitivity import Sensitivity, Shift, check_delta
 from cm2pyro.distributions import CopulaMixture
 from cm2pyro.encoders import Modules, check_encoders, check_weights
 from cm2pyro.errors import CheckpointError, ConfigError, DataError
@@ -24,10 +27,12 @@ from cm2pyro.inference import checkpoint, run
 from cm2pyro.inference.device import pick_device
 from cm2pyro.inference.family_posterior import FamilyPosterior, family_posterior
 from cm2pyro.inference.fit import Report, Trainer
-from cm2pyro.inference.frame import prediction_columns
+from cm2pyro.inference.frame import prediction_columns, report_columns
+from cm2pyro.inference.impute import impute
 from cm2pyro.inference.monitor import latents, pairwise_tau
-from cm2pyro.inference.predict import Prediction, predict
+from cm2pyro.inference.predict import Alteration, Prediction, predict
 from cm2pyro.inference.program import Program
+from cm2pyro.inference.variance import Decomposition, decompose
 from cm2pyro.models import check_model
 
 Source: TypeAlias = str | Path | pd.DataFrame
@@ -207,14 +212,31 @@ class CM2:
             data: a manifest; labels, splits, subjects and whole modalities may be absent. draws: of the latents.
             split: only these rows; by default every row.
         """
+        program, dataset = self.program, self._unlabelled(data, draws, split)
+        prediction = predict(program, dataset, draws, self.config.fit.seed)
+        parts = decompose([program], dataset, draws, self.config.fit.seed)
+        return self._frame(dataset, prediction, parts)
+
+    def impute(self, data: Source, draws: int = 100, split: str | None = None) -> xr.Dataset:
+        """Draws of every modality's latent: missing ones given the observed, observed ones from the encoders' posterior.
+
+        Args:
+            data: a manifest; labels, splits, subjects and whole modalities may be absent. draws: 1 or more.
+            split: only these rows; by default every row.
+
+        Returns:
+            `z` (draw, sample_id, modality, latent) and `observed` (sample_id, modality), see `to_xarray`.
+        """
+        program, dataset = self.program, self._unlabelled(data, draws, split)
+        attributes = {"draws": draws, "seed": self.config.fit.seed} | run.versions()
+        return to_xarray(impute([program], dataset, draws, self.config.fit.seed), dataset, 1, attributes)
+
+    def _unlabelled(self, data: Source, draws: int, split: str | None) -> Dataset:
         if draws < 1:
             raise ConfigError(f"draws: found {draws}, expected 1 or more")
-        program = self.program
-        manifest = self._rows(read_manifest(data), split)
-        dataset = self.preparation.transform(manifest, labels=False)
+        dataset = self.preparation.transform(self._rows(read_manifest(data), split), labels=False)
         self._say_notes()
-        prediction = predict(program, dataset, draws, self.config.fit.seed)
-        return self._frame(dataset, prediction)
+        return dataset
 
     def _rows(self, manifest: Manifest, split: str | None) -> Manifest:
         if split is None:
@@ -231,15 +253,17 @@ class CM2:
             self.say(note)
         self.preparation.notes.clear()
 
-    def _frame(self, dataset: Dataset, prediction: Prediction) -> pd.DataFrame:
+    def _frame(self, dataset: Dataset, prediction: Prediction, parts: Decomposition) -> pd.DataFrame:
+        scaling, task = self.preparation.scaling, self.config.task.type
+        prediction, parts = prediction.in_units(scaling), parts.in_units(scaling)
         columns: dict[str, Any] = {"sample_id": list(dataset.ids)}
-        columns |= prediction_columns(self.config.task.type, self.classes, prediction.in_units(self.preparation.scaling))
+        columns |= prediction_columns(task, self.classes, prediction)
         # A fit that was cut before its end has no reference yet.
         columns["typicality"] = np.nan if self.reference is None else self.reference.percentiles(self.program, dataset)
         seen = dataset.observed.numpy()
         columns["observed"] = [";".join(np.array(self.names)[row]) for row in seen]
         columns["missing"] = [";".join(np.array(self.names)[~row]) for row in seen]
-        return pd.DataFrame(columns)
+        return pd.DataFrame(columns | report_columns(task, self.names, prediction, parts))
 
     def evaluate(
         self,
@@ -249,14 +273,20 @@ class CM2:
         bootstrap: int = 1000,
         draws: int = 100,
         patterns: bool = False,
+        delta: Sequence[float] = (),
+        threshold: float | None = None,
     ) -> Evaluation:
         """Metrics on labelled rows: those of `split`, else those with split `test` if there are any, else all.
 
         Args:
             missing: mechanisms (`mcar:0.5`, `only:NAME`, `without:NAME`) under each of which the metrics are repeated.
             bootstrap: resamples of subjects for the 95% intervals. patterns: also per missingness pattern.
+            delta: also with missing latents shifted by these numbers of standard deviations, see `Sensitivity`; 0 is added.
+            threshold: probability from which a decision is positive, for the tipping point; by default the prevalence.
         """
         seed = self.program.config.fit.seed
+        if delta:
+            check_delta(delta, threshold, bootstrap, self.config.task.type)
         for mechanism in missing:  # refused before anything is read
             hide(np.zeros((0, len(self.names)), dtype=bool), self.names, mechanism, seed)
         manifest = read_manifest(data)
@@ -275,13 +305,22 @@ class CM2:
         masks = {mechanism: hide(dataset.observed.numpy(), self.names, mechanism, seed) for mechanism in missing}
         result = self._evaluation(dataset, draws)
         result.metrics = result.measure(bootstrap, seed, patterns)
+        if delta:
+            result.sensitivity = self._sensitivity(result, delta, threshold, bootstrap, draws)
+            result.metrics["delta"] = result.sensitivity.metrics
         for mechanism, mask in masks.items():
             masked = dataset.with_observed(torch.from_numpy(mask))
             result.metrics.setdefault("missing", {})[mechanism] = self._evaluation(masked, draws).measure(bootstrap, seed, patterns)
         return result
 
-    def _evaluation(self, dataset: Dataset, draws: int) -> Evaluation:
-        prediction = predict(self.program, dataset, draws, self.config.fit.seed)
+    def _sensitivity(self, plain: Evaluation, delta: Sequence[float], threshold: float | None, bootstrap: int, draws: int) -> Sensitivity:
+        shifts = {value: Shift(value) for value in delta if value}
+        shifted = {value: self._evaluation(plain.dataset, draws, shift) for value, shift in shifts.items()}
+        moved = {value: shift.logits for value, shift in shifts.items()}
+        return Sensitivity.of(plain, shifted, moved, threshold, bootstrap, self.config.fit.seed)
+
+    def _evaluation(self, dataset: Dataset, draws: int, alter: Alteration | None = None) -> Evaluation:
+        prediction = predict(self.program, dataset, draws, self.config.fit.seed, alter=alter)
         return Evaluation(self.config.task.type, self.classes, dataset, prediction, self.preparation.scaling)
 
     def mixture(self) -> CopulaMixture:

@@ -1,7 +1,9 @@
 """Metrics of a fit together with what they were computed from."""
 
+from __future__ import annotations
+
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,6 +15,9 @@ from cm2pyro.diagnostics.metrics_regression import evaluate_numbers
 from cm2pyro.diagnostics.resampling import Array
 from cm2pyro.inference.predict import Prediction
 
+if TYPE_CHECKING:
+    from cm2pyro.diagnostics.sensitivity import Sensitivity
+
 
 class Evaluation:
     """Metrics with what they were computed from.
@@ -23,7 +28,7 @@ class Evaluation:
 
     Attributes:
         labels: (n,), of several labels (n, L), −1 where one is empty; of a regression in its own units.
-        prediction: in the units of the labels. metrics: the content of metrics.json.
+        prediction: in the units of the labels. metrics: the content of metrics.json. sensitivity: with delta, what it found.
     """
 
     def __init__(self, task: str, classes: tuple[str, ...], dataset: Dataset, prediction: Prediction, scaling: Standard | None) -> None:
@@ -33,6 +38,7 @@ class Evaluation:
             self.labels = scaling.inverse(self.labels)
         self.prediction = prediction.in_units(scaling)
         self.metrics: dict[str, Any] = {}
+        self.sensitivity: Sensitivity | None = None
 
     @property
     def probabilities(self) -> Array:

@@ -1,5 +1,6 @@
 """The posterior predictive of the outcome."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -10,10 +11,11 @@ from torch import Tensor
 
 from cm2pyro.data.dataset import Dataset
 from cm2pyro.data.scaling import Standard
+from cm2pyro.inference.draws import drawn_groups
 from cm2pyro.inference.program import Program
 
 Matrix = NDArray[np.float64]
-_GLOBAL_DRAWS = 20  # mixtures drawn where the global sites have a posterior; the latents' draws are spread over them
+Alteration = Callable[[Program, Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -42,38 +44,29 @@ class Prediction:
         return replace(self, mean=mean, sd=self.sd * scaling.scale, q05=q05, q95=q95, log_score=log_score)
 
 
-def predict(program: Program, dataset: Dataset, draws: int, seed: int, batch_size: int = 256) -> Prediction:
+def predict(
+    program: Program, dataset: Dataset, draws: int, seed: int, batch_size: int = 256, alter: Alteration | None = None
+) -> Prediction:
     """The posterior predictive of every row; the spread of probabilities over draws is the uncertainty that missing data leaves.
 
     Every row uses the same noise: its numbers depend on the patient, the run, `draws` and `seed` alone.
+
+    Args:
+        alter: takes the program, draws of all latents (S, B, M, D) and observed (B, M); gives the draws to predict from.
     """
     training = program.training
     program.eval()
-    device = next(program.parameters()).device
-    M, D = len(dataset.names), program.structure.dim
-    generator = torch.Generator().manual_seed(seed)
-    uniform = torch.rand(draws, M, generator=generator)
-    normal = torch.randn(draws, 2, M, D, generator=generator)
-    if program.guide.globals.random:
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            torch.manual_seed(seed)
-            mixtures = [program.draw_mixture() for _ in range(min(draws, _GLOBAL_DRAWS))]
-    else:
-        mixtures = [program.mixture()]
-    groups = torch.arange(draws).tensor_split(len(mixtures))
+    groups = drawn_groups([program], draws, seed)
     likelihood = program.model.likelihood
     parts: list[Tensor] = []
     scores: list[Tensor] = []
     with torch.no_grad():
         for batch in dataset.batches(batch_size):
-            batch = batch.to(device)
+            batch = batch.to(groups[0].noise.device)
             represented = program.guide.represent(batch)  # once, whatever the number of mixtures: encoders are what costs
-            z = torch.cat(
-                [
-                    program.guide.draw(batch, mixture, (uniform[group].to(device), normal[group].to(device)), represented)
-                    for mixture, group in zip(mixtures, groups, strict=True)
-                ]
-            )
+            z = torch.cat([group.draw(represented, batch.observed) for group in groups])
+            if alter is not None:
+                z = alter(program, z, batch.observed)
             outputs = program.model.outputs(z)
             parts.append(likelihood.summary(outputs).cpu())
             known = likelihood.known(batch.labels)

@@ -49,6 +49,14 @@ class Likelihood(nn.Module):
         components = self.distribution(outputs.movedim(0, 1), None if known is None else known[:, None])
         return dist.MixtureSameFamily(dist.Categorical(logits=log_weights.mT, validate_args=False), components, validate_args=False)
 
+    def expectation(self, outputs: Tensor) -> Tensor:
+        """What a draw of the latents predicts, (..., outputs) -> (..., columns): probabilities, of a number its mean."""
+        raise NotImplementedError
+
+    def reported(self, mean: Tensor) -> Tensor:
+        """Columns whose spread a report is about: mean prediction (B, columns) -> (B, L) long; every column, unless overridden."""
+        return torch.arange(self.columns, device=mean.device).expand(len(mean), -1)
+
     def summary(self, outputs: Tensor) -> Tensor:
         """What is predicted from S draws: outputs (S, B, outputs) -> (4, B, columns) float64, mean, sd, 5% and 95% quantile."""
         raise NotImplementedError
@@ -67,6 +75,9 @@ class Discrete(Likelihood):
     def probabilities(self, outputs: Tensor) -> Tensor:
         """(..., outputs) -> (..., columns)."""
         raise NotImplementedError
+
+    def expectation(self, outputs: Tensor) -> Tensor:
+        return self.probabilities(outputs)
 
     def summary(self, outputs: Tensor) -> Tensor:
         p = self.probabilities(outputs).double()
@@ -89,6 +100,9 @@ class Binary(Discrete):
         positive = outputs[..., 0].sigmoid()
         return torch.stack([1 - positive, positive], -1)
 
+    def reported(self, mean: Tensor) -> Tensor:
+        return torch.ones(len(mean), 1, dtype=torch.long, device=mean.device)
+
     def labels(self, labels: Tensor, dtype: torch.dtype) -> Tensor:
         return labels.to(dtype)
 
@@ -105,6 +119,9 @@ class Multiclass(Discrete):
 
     def probabilities(self, outputs: Tensor) -> Tensor:
         return outputs.softmax(-1)
+
+    def reported(self, mean: Tensor) -> Tensor:
+        return mean.argmax(-1, keepdim=True)
 
 
 class Multilabel(Discrete):
@@ -155,6 +172,9 @@ class Regression(Likelihood):
 
     def labels(self, labels: Tensor, dtype: torch.dtype) -> Tensor:
         return labels.to(dtype)
+
+    def expectation(self, outputs: Tensor) -> Tensor:
+        return outputs[..., :1]
 
     def summary(self, outputs: Tensor) -> Tensor:
         """Mean, sd and quantiles of the outcome itself: a mixture over draws of normals, observation noise included."""
