@@ -47,7 +47,7 @@ def risk_against_delta(found: Sensitivity, path: str | Path, title: str) -> None
             axes.set_xlabel("delta: shift of missing latents, in standard deviations")
             axes.grid(alpha=0.25)
             plain(axes)
-            panel.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=9, frameon=False)
+            panel.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=9, frameon=False)
 
 
 def _tips(axes: Axes, points: dict[str, float | None]) -> None:

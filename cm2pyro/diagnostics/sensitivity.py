@@ -208,7 +208,7 @@ class Sensitivity:
         found = []
         for entry in self.metrics["at"]:
             shown = ", ".join(f"{name} {_number(entry[name]['value'])}" for name in ("auroc", "auprc", "log_loss", "brier"))
-            found.append(f"delta {entry['delta']:+g}: mean risk of incomplete rows {entry['risk']:.3f}, {shown}")
+            found.append(f"delta {entry['delta']:g}: mean risk of incomplete rows {entry['risk']:.3f}, {shown}")
         says = {
             "risk": f"mean risk outside the observed rate's interval ({_number(self.rate['low'])}–{_number(self.rate['high'])})",
             "decision": f"more than {CHANGED:.0%} of decisions at {self.threshold:.3f} changed",

@@ -80,7 +80,7 @@ def _levels(axes: Axes, share: Array, texts: list[str], place: Array) -> None:
     for row in rows[np.isnan(means).all(0)]:
         axes.text(0.01, row, "no spread", va="center", fontsize=9, color=GREY)
     axes.set(xlim=(0, 1), xlabel="mean share of the predictive variance")
-    axes.set_title("Where the uncertainty comes from, by observed modalities", fontsize=11, loc="left")
+    axes.set_title("Where the uncertainty comes from", fontsize=11, loc="left")
     set_pattern_rows(axes, texts, np.bincount(place, minlength=len(texts)))
 
 
