@@ -28,7 +28,8 @@ class Guide(nn.Module):
                                                                         at the same draw of the global sites
 
     After a run without completions `choice` holds the
-    log responsibilities of the drawn components, for the score-function term of the objective.
+    log responsibilities of the drawn components, for the score-function term of the objective; `represented` the location and
+    scale of the observed latents, for penalties.
 
     Args:
         locals_: modality -> its local guide. globals_: guide of the global sites. build: values -> mixture.
@@ -55,6 +56,7 @@ class Guide(nn.Module):
         self.missing = missing
         self.treat = TREATMENTS.get(missing, "guide.missing")
         self.beta = beta
+        self.represented: tuple[Tensor, Tensor] | None = None  # of the last run
         self.choice: Tensor | None = None  # log responsibility of the components drawn last, (B,)
 
     def encoders(self) -> list[Encoder]:
@@ -100,7 +102,7 @@ class Guide(nn.Module):
         """Run the program on a minibatch; `completions` as in the model."""
         with poutine.scale(scale=self.beta):
             mixture = self.build(self.globals())
-        loc, scale = self.represent(batch)
+        loc, scale = self.represented = self.represent(batch)
         z = self.draw_observed(loc, scale, torch.randn_like(loc))
         log_q = self.log_q(z, loc, scale, batch.observed)
         self.choice = None
@@ -131,7 +133,18 @@ class Guide(nn.Module):
         """
         loc, scale = self.represent(batch) if represented is None else represented
         uniform, normal = noise
-        shape = (len(uniform), *loc.shape)
         z = self.draw_observed(loc, scale, normal[:, 0, None])
-        shared = (uniform[:, None].expand(shape[:-1]), normal[:, 1, None].expand(shape))
-        return self.treat(mixture, z, batch.observed.expand(shape[:-1]), shared)[0]
+        return self.complete(z, batch.observed, mixture, (uniform[:, None], normal[:, 1, None]))
+
+    def complete(self, z: Tensor, observed: Tensor, mixture: CopulaMixture, noise: Noise, known: Tensor | None = None) -> Tensor:
+        """z (S, B, M, D) with the modalities that are not `observed` (B, M) drawn.
+
+        Args:
+            noise: uniform and standard normal that broadcast to (S, B, M) and (S, B, M, D).
+            known: (B, M) bool, the observed modalities and others whose latents in `z` are kept and, where the treatment
+                lets missing ones depend on one another, conditioned on.
+        """
+        shape = z.shape[:-1]
+        given = observed if known is None or self.missing != "conditional" else known
+        drawn, _ = self.treat(mixture, z, given.expand(shape), (noise[0].expand(shape), noise[1].expand(z.shape)))
+        return drawn if known is None else torch.where(known[..., None], z, drawn)

@@ -1,73 +1,122 @@
-"""What draws of the latents are made from: mixtures, and noise that every row of a data set shares."""
+"""Draws of the latents given what is observed, and what each says about the outcome."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from cm2pyro.data.dataset import Batch, Dataset
 from cm2pyro.distributions.mixture import CopulaMixture
 from cm2pyro.guides.imputation import Noise
 from cm2pyro.inference.program import Program
+
+Alteration = Callable[[Program, Tensor, Tensor], Tensor]  # z (S, B, M, D) of all latents, observed (B, M) -> other draws like z
 
 _GLOBAL_DRAWS = 20  # mixtures drawn where the global sites have a posterior; the latents' draws are spread over them
 
 
 @dataclass(frozen=True)
-class Group:
-    """S draws of the latents that share a program and a draw of its global sites.
+class Member:
+    """Draws of one fit for a batch.
 
     Attributes:
-        mixture: at that draw. noise: of observed latents, (S, 1, M, D), the same for every row. first, second: of missing
-            latents, two independent sets, uniform (S, 1, M) and standard normal (S, 1, M, D) each.
+        program: the fit. mixtures: its prior, at one or several draws of the global sites.
+        represented: loc and scale of the observed latents, (B, M, D) each. z: (S, B, M, D).
+        parameters: (S, B, P), see `Likelihood.predictive`. log_weights: (S, B), summing to 1 over S; None: equal.
     """
 
     program: Program
-    mixture: CopulaMixture
-    noise: Tensor
-    first: Noise
-    second: Noise
-
-    def __len__(self) -> int:
-        return len(self.noise)
-
-    def observed(self, represented: tuple[Tensor, Tensor]) -> Tensor:
-        """Draws of observed latents from what `represent` gave, (S, B, M, D)."""
-        return self.program.guide.draw_observed(*represented, self.noise)
-
-    def complete(self, z: Tensor, observed: Tensor, noise: Noise) -> Tensor:
-        """z (S, B, M, D) with the modalities that are not `observed` (B, M) drawn from noise like `first`, or one a row."""
-        uniform, normal = noise
-        shape = z.shape[:-1]
-        return self.program.guide.treat(self.mixture, z, observed.expand(shape), (uniform.expand(shape), normal.expand(z.shape)))[0]
-
-    def draw(self, represented: tuple[Tensor, Tensor], observed: Tensor) -> Tensor:
-        """Draws of all latents, (S, B, M, D)."""
-        return self.complete(self.observed(represented), observed, self.first)
-
-    def expectation(self, z: Tensor) -> Tensor:
-        """What is predicted at latents z (S, B, M, D): probabilities, of a number its mean; (S, B, C) float64."""
-        model = self.program.model
-        return model.likelihood.expectation(model.outputs(z)).double()
+    mixtures: list[CopulaMixture]
+    represented: tuple[Tensor, Tensor]
+    z: Tensor
+    parameters: Tensor
+    log_weights: Tensor | None
 
 
-def drawn_groups(programs: Sequence[Program], draws: int, seed: int) -> list[Group]:
-    """The groups of a prediction's draws, `draws` of each program, on its device."""
-    found = []
+@dataclass(frozen=True)
+class Draws:
+    """Draws of all members of an ensemble for a batch; a single fit is an ensemble of one."""
+
+    batch: Batch
+    members: list[Member]
+
+    @property
+    def parameters(self) -> Tensor:
+        """(S in all, B, P)."""
+        return torch.cat([member.parameters for member in self.members])
+
+    @property
+    def log_weights(self) -> Tensor | None:
+        """(S in all, B): members count alike."""
+        if all(member.log_weights is None for member in self.members):
+            return None
+        each = [
+            member.parameters.new_full(member.parameters.shape[:2], -math.log(len(member.parameters)))
+            if member.log_weights is None
+            else member.log_weights
+            for member in self.members
+        ]
+        return torch.cat(each) - math.log(len(each))
+
+
+def shared_noise(draws: int, modalities: int, dim: int, seed: int, device: torch.device) -> Noise:
+    """Uniform (S, M) and standard normal (S, 2, M, D): the same for every row, and on every device."""
+    generator = torch.Generator().manual_seed(seed)
+    uniform = torch.rand(draws, modalities, generator=generator)
+    return uniform.to(device), torch.randn(draws, 2, modalities, dim, generator=generator).to(device)
+
+
+def mixtures_of(program: Program, draws: int, seed: int) -> list[CopulaMixture]:
+    """The prior over the latents: at the point estimate of the global sites, or at draws of them where they have a posterior."""
+    if not program.guide.globals.random:
+        return [program.mixture()]
+    device = next(program.parameters()).device
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        return [program.draw_mixture() for _ in range(min(draws, _GLOBAL_DRAWS))]
+
+
+def posterior_draws(
+    programs: Sequence[Program], dataset: Dataset, draws: int, seed: int, batch_size: int = 256, alter: Alteration | None = None
+) -> Iterator[Draws]:
+    """Draws for every row, batch by batch, `draws` for each member, passed through `alter` if that is given.
+
+    Every row uses the same noise: its numbers depend on the patient, the run, `draws` and `seed` alone.
+    """
+    device = next(programs[0].parameters()).device
+    training = [program.training for program in programs]
     for program in programs:
-        device = next(program.parameters()).device
-        M, D = len(program.guide.names), program.structure.dim
-        generator = torch.Generator().manual_seed(seed)
-        uniform = torch.rand(draws, M, generator=generator)
-        normal = torch.randn(draws, 2, M, D, generator=generator)
-        again = torch.rand(draws, M, generator=generator), torch.randn(draws, M, D, generator=generator)
-        if program.guide.globals.random:
-            with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-                torch.manual_seed(seed)
-                mixtures = [program.draw_mixture() for _ in range(min(draws, _GLOBAL_DRAWS))]
-        else:
-            mixtures = [program.mixture()]
-        for mixture, rows in zip(mixtures, torch.arange(draws).tensor_split(len(mixtures)), strict=True):
-            u, n, u2, n2 = (x[rows, None].to(device) for x in (uniform, normal, *again))
-            found.append(Group(program, mixture, n[:, :, 0], (u, n[:, :, 1]), (u2, n2)))
-    return found
+        program.eval()
+    mixtures = [mixtures_of(program, draws, seed) for program in programs]
+    uniform, normal = shared_noise(draws, len(dataset.names), programs[0].structure.dim, seed, device)
+    try:
+        with torch.no_grad():
+            for batch in dataset.batches(batch_size):
+                batch = batch.to(device)
+                yield Draws(batch, [_member(*each, batch, (uniform, normal), alter) for each in zip(programs, mixtures, strict=True)])
+    finally:
+        for program, mode in zip(programs, training, strict=True):
+            program.train(mode)
+
+
+def groups_of(draws: int, mixtures: Sequence[CopulaMixture]) -> list[slice]:
+    """Which of a member's draws belong to which of its mixtures."""
+    ends = [len(part) for part in torch.arange(draws).tensor_split(len(mixtures))]
+    starts = [sum(ends[:i]) for i in range(len(ends))]
+    return [slice(start, start + length) for start, length in zip(starts, ends, strict=True)]
+
+
+def _member(program: Program, mixtures: list[CopulaMixture], batch: Batch, noise: Noise, alter: Alteration | None) -> Member:
+    represented = program.guide.represent(batch)  # once, whatever the number of mixtures: encoders are what costs
+    z = torch.cat(
+        [
+            program.guide.draw(batch, mixture, (noise[0][group], noise[1][group]), represented)
+            for mixture, group in zip(mixtures, groups_of(len(noise[0]), mixtures), strict=True)
+        ]
+    )
+    if alter is not None:
+        z = alter(program, z, batch.observed)
+    parameters = program.model.likelihood.predictive(program.model.outputs(z))
+    return Member(program, mixtures, represented, z, parameters, None)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cm2pyro.data.dataset import Dataset
-from cm2pyro.inference.draws import drawn_groups
+from cm2pyro.inference.draws import groups_of, mixtures_of
 from cm2pyro.inference.program import Program
 
 
@@ -22,24 +22,24 @@ def impute(programs: Sequence[Program], dataset: Dataset, draws: int, seed: int,
     Args:
         programs: one, or the members of an ensemble. draws: S, of each program.
     """
-    groups = drawn_groups(programs, draws, seed)
+    device = next(programs[0].parameters()).device
+    mixtures = [mixtures_of(program, draws, seed) for program in programs]
     shape = (len(programs) * draws, len(dataset.names), programs[0].structure.dim)
-    sizes = [len(group) for group in groups]
     parts = [torch.zeros(shape[0], 0, *shape[1:])]
     training = [program.training for program in programs]
     with torch.no_grad():
         for program in programs:
             program.eval()
         for batch in dataset.batches(batch_size):
-            noise = [_own_noise(dataset.ids[row], seed, *shape) for row in batch.rows.tolist()]
-            batch = batch.to(groups[0].noise.device)
-            of_rows = [torch.stack(side, 1).to(groups[0].noise.device).split(sizes) for side in zip(*noise, strict=True)]
-            represented = {id(program): program.guide.represent(batch) for program in programs}
-            z = []
-            for group, uniform, seen, missing in zip(groups, *of_rows, strict=True):
-                there = group.program.guide.draw_observed(*represented[id(group.program)], seen)
-                z.append(group.complete(there, batch.observed, (uniform, missing)).float().cpu())
-            parts.append(torch.cat(z))
+            own = zip(*[_own_noise(dataset.ids[row], seed, *shape) for row in batch.rows.tolist()], strict=True)
+            uniform, seen, missing = (torch.stack(side, 1).to(device).split(draws) for side in own)
+            batch = batch.to(device)
+            drawn = []
+            for e, program in enumerate(programs):
+                z = program.guide.draw_observed(*program.guide.represent(batch), seen[e])
+                for mixture, some in zip(mixtures[e], groups_of(draws, mixtures[e]), strict=True):
+                    drawn.append(program.guide.complete(z[some], batch.observed, mixture, (uniform[e][some], missing[e][some])))
+            parts.append(torch.cat(drawn).float().cpu())
         for program, mode in zip(programs, training, strict=True):
             program.train(mode)
     return torch.cat(parts, 1).numpy()

@@ -1,6 +1,6 @@
 """The posterior predictive of the outcome."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -11,11 +11,10 @@ from torch import Tensor
 
 from cm2pyro.data.dataset import Dataset
 from cm2pyro.data.scaling import Standard
-from cm2pyro.inference.draws import drawn_groups
+from cm2pyro.inference.draws import Alteration, Draws, posterior_draws
 from cm2pyro.inference.program import Program
 
 Matrix = NDArray[np.float64]
-Alteration = Callable[[Program, Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -45,33 +44,31 @@ class Prediction:
 
 
 def predict(
-    program: Program, dataset: Dataset, draws: int, seed: int, batch_size: int = 256, alter: Alteration | None = None
+    programs: Sequence[Program],
+    dataset: Dataset,
+    draws: int,
+    seed: int,
+    batch_size: int = 256,
+    alter: Alteration | None = None,
+    also: Callable[[Draws], None] | None = None,
 ) -> Prediction:
     """The posterior predictive of every row; the spread of probabilities over draws is the uncertainty that missing data leaves.
 
-    Every row uses the same noise: its numbers depend on the patient, the run, `draws` and `seed` alone.
-
     Args:
-        alter: takes the program, draws of all latents (S, B, M, D) and observed (B, M); gives the draws to predict from.
+        programs: one fit, or the members of an ensemble, whose predictive distributions are averaged.
+        draws: of the latents, for each member. seed: of the noise, see `posterior_draws`.
+        alter: what to make of drawn latents before the outcome is predicted. also: called with the draws of every batch.
     """
-    training = program.training
-    program.eval()
-    groups = drawn_groups([program], draws, seed)
-    likelihood = program.model.likelihood
+    likelihood = programs[0].model.likelihood
     parts: list[Tensor] = []
     scores: list[Tensor] = []
-    with torch.no_grad():
-        for batch in dataset.batches(batch_size):
-            batch = batch.to(groups[0].noise.device)
-            represented = program.guide.represent(batch)  # once, whatever the number of mixtures: encoders are what costs
-            z = torch.cat([group.draw(represented, batch.observed) for group in groups])
-            if alter is not None:
-                z = alter(program, z, batch.observed)
-            outputs = program.model.outputs(z)
-            parts.append(likelihood.summary(outputs).cpu())
-            known = likelihood.known(batch.labels)
-            score = likelihood.log_score(outputs, batch.labels)
-            scores.append(torch.where(batch.labelled if known is None else known, score, torch.nan).cpu())
-    program.train(training)
+    for drawn in posterior_draws(programs, dataset, draws, seed, batch_size, alter):
+        labels = drawn.batch.labels
+        parts.append(likelihood.summary(drawn.parameters, drawn.log_weights).cpu())
+        known = likelihood.known(labels)
+        score = likelihood.log_score(drawn.parameters, labels, drawn.log_weights)
+        scores.append(torch.where(drawn.batch.labelled if known is None else known, score, torch.nan).cpu())
+        if also is not None:
+            also(drawn)
     mean, sd, q05, q95 = torch.cat(parts, 1).numpy() if parts else np.zeros((4, 0, likelihood.columns))
     return Prediction(mean, sd, q05, q95, torch.cat(scores).numpy() if scores else np.zeros(tuple(dataset.labels.shape)))

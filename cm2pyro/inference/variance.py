@@ -9,12 +9,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cm2pyro.data.dataset import Batch, Dataset
 from cm2pyro.data.scaling import Standard
-from cm2pyro.inference.draws import Group, drawn_groups
+from cm2pyro.guides.imputation import Noise
+from cm2pyro.inference.draws import Draws, Member, groups_of, shared_noise
 from cm2pyro.inference.program import Program
+from cm2pyro.models.likelihoods import weighted_mean
 
 Vector = NDArray[np.float64]
+_SECOND = 1 << 40  # flips a bit of the seed: the second completions' noise is another's
 
 
 @dataclass(frozen=True)
@@ -57,8 +59,8 @@ class Decomposition:
         return np.where(filled.max(1, initial=0.0) > 0, filled.argmax(1), -1)
 
 
-def decompose(programs: Sequence[Program], dataset: Dataset, draws: int, seed: int, batch_size: int = 256) -> Decomposition:
-    """Split the variance of what `predict` gives with the same draws and seed.
+class VarianceSplit:
+    """Splits the variance of a prediction, batch by batch: `add` takes the draws it is made of.
 
     Pick-freeze (Sobol' 2001; Saltelli et al. 2010): every draw is completed a second time with the same global sites and
     observed latents and new noise for the missing ones. Half the mean square difference of the two predictions estimates
@@ -66,69 +68,81 @@ def decompose(programs: Sequence[Program], dataset: Dataset, draws: int, seed: i
     analysis of variance of the pairs' means, each level freed of what the levels below add to it. Estimates below 0 are set
     to 0; a level that a row does not have (nothing missing, encoders without noise, one mixture) is 0 exactly; then the
     levels are scaled to add up to the variance over draws. A level's relative error is about √(2 / draws), much the
-    same in all rows, since rows share their noise: a patient's numbers depend on nobody else's.
+    same in all rows, since rows share their noise: a patient's numbers depend on nobody else's. Where draws are weighted, the
+    variance is that of the weighted ones, and how it is shared out is taken from the unweighted.
 
     The variance is that of the probability of class 1; of several classes, of the predicted one's; of several labels, the
     sum over labels; of a number, that of its mean, without observation noise.
 
     Args:
-        programs: one, or the members of an ensemble. draws: of the latents, per program.
+        programs, draws, seed: of the prediction.
     """
-    groups = drawn_groups(programs, draws, seed)
-    training = [program.training for program in programs]
-    levels, reductions = [torch.zeros(0, 4)], [torch.zeros(0, len(dataset.names))]
-    with torch.no_grad():
-        for program in programs:
-            program.eval()
-        for batch in dataset.batches(batch_size):
-            level, reduction = _batch(groups, batch.to(groups[0].noise.device))
-            levels.append(level.cpu())
-            reductions.append(reduction.cpu())
-        for program, mode in zip(programs, training, strict=True):
-            program.train(mode)
-    total, missing, encoder, globals_ = torch.cat(levels).double().numpy().T
-    return Decomposition(total, missing, encoder, globals_, torch.cat(reductions).double().numpy())
+
+    def __init__(self, programs: Sequence[Program], draws: int, seed: int) -> None:
+        first = programs[0]
+        M, D = len(first.guide.names), first.structure.dim
+        uniform, normal = shared_noise(draws, M, D, seed ^ _SECOND, next(first.parameters()).device)
+        self._noise = uniform[:, None], normal[:, 1, None]
+        self._levels, self._reductions = [torch.zeros(0, 4)], [torch.zeros(0, M)]
+
+    def add(self, drawn: Draws) -> None:
+        """Split the variance of a batch."""
+        with torch.no_grad():
+            level, reduction = _split(drawn, self._noise)
+        self._levels.append(level.cpu())
+        self._reductions.append(reduction.cpu())
+
+    def result(self) -> Decomposition:
+        """Of all batches added."""
+        total, missing, encoder, globals_ = torch.cat(self._levels).double().numpy().T
+        return Decomposition(total, missing, encoder, globals_, torch.cat(self._reductions).double().numpy())
 
 
-def _batch(groups: list[Group], batch: Batch) -> tuple[Tensor, Tensor]:
+def _split(drawn: Draws, noise: Noise) -> tuple[Tensor, Tensor]:
     """Total and levels (B, 4) and reductions (B, M) of a batch."""
-    missing = ~batch.observed
+    observed = drawn.batch.observed
+    missing = ~observed
     # Where m is all that is missing, nothing is left once it is known, and no draws are needed.
     rows = [(missing[:, m] & (missing.sum(1) > 1)).nonzero()[:, 0] for m in range(missing.shape[1])]
-    first: list[Tensor] = []
-    second: list[Tensor] = []
-    knowing: list[list[Tensor]] = [[] for _ in rows]
-    represented = {id(group.program): group.program.guide.represent(batch) for group in {id(g.program): g for g in groups}.values()}
-    noisy = torch.stack([(scale > 0).flatten(1).any(1) for _, scale in represented.values()]).any(0)
-    for group in groups:
-        z = group.draw(represented[id(group.program)], batch.observed)
-        first.append(group.expectation(z))
-        second.append(group.expectation(group.complete(z, batch.observed, group.second)))
-        for m, some in enumerate(rows):
-            if len(some):
-                seen = batch.observed[some]
-                seen[:, m] = True
-                knowing[m].append(group.expectation(group.complete(z[:, some], seen, group.second)))
-    f, g = torch.cat(first), torch.cat(second)
-    columns = groups[0].program.model.likelihood.reported(f.mean(0))
-    f, g = _of(columns, f), _of(columns, g)
+    second = torch.cat([_again(member, observed, noise) for member in drawn.members])
+    likelihood = drawn.members[0].program.model.likelihood
+    weights = drawn.log_weights
+    columns = likelihood.reported(weighted_mean(drawn.parameters, weights))
+    f, g = _of(columns, drawn.parameters), _of(columns, second)
     # A mixture is asked where something is missing; members of an ensemble differ in everything.
-    apart = missing.any(1) & (len(groups) > 1) | (len(represented) > 1)
-    levels, total = nested(f, g, [len(group) for group in groups], noisy, apart)
+    sizes = [some.stop - some.start for member in drawn.members for some in groups_of(len(member.z), member.mixtures)]
+    apart = missing.any(1) & (len(sizes) > 1) | (len(drawn.members) > 1)
+    noisy = torch.stack([(member.represented[1] > 0).flatten(1).any(1) for member in drawn.members]).any(0)
+    total = weighted_mean((f - weighted_mean(f, weights)).square(), weights).sum(-1)
+    levels = total[:, None] * nested(f, g, sizes, noisy, apart)
     unexplained = half_square(f, g)
     share = torch.where(total > 0, levels[:, 0] / total, 0.0)
     reduction = torch.full(missing.shape, torch.nan, dtype=f.dtype, device=f.device)
     for m, some in enumerate(rows):
         left = torch.zeros_like(total)
         if len(some):
-            left[some] = half_square(f[:, some], _of(columns[some], torch.cat(knowing[m])))
+            knowing = torch.cat([_again(member, observed, noise, some, m) for member in drawn.members])
+            left[some] = half_square(f[:, some], _of(columns[some], knowing))
         gone = torch.where(unexplained > 0, 1 - left / unexplained, 0.0).clamp(0, 1)
         reduction[:, m] = torch.where(missing[:, m], gone * share, torch.nan)
     return torch.cat([total[:, None], levels], 1), reduction
 
 
+def _again(member: Member, observed: Tensor, noise: Noise, rows: Tensor | None = None, m: int = 0) -> Tensor:
+    """Parameters (S, B, P) of the predictions from second completions; of some rows, with modality m kept as in the first."""
+    z, known = member.z, None
+    if rows is not None:
+        z, observed = z[:, rows], observed[rows]
+        known = observed.clone()
+        known[:, m] = True
+    guide, model = member.program.guide, member.program.model
+    groups = zip(member.mixtures, groups_of(len(z), member.mixtures), strict=True)
+    filled = [guide.complete(z[some], observed, mixture, (noise[0][some], noise[1][some]), known) for mixture, some in groups]
+    return model.likelihood.predictive(model.outputs(torch.cat(filled)))
+
+
 def _of(columns: Tensor, f: Tensor) -> Tensor:
-    """Columns (B, L) of f (S, B, C) -> (S, B, L)."""
+    """Columns (B, L) of f (S, B, P) -> (S, B, L)."""
     return f.gather(2, columns.expand(len(f), *columns.shape))
 
 
@@ -137,7 +151,7 @@ def half_square(f: Tensor, g: Tensor) -> Tensor:
     return (f - g).square().mean(0).sum(-1) / 2
 
 
-def nested(f: Tensor, g: Tensor, sizes: Sequence[int], noisy: Tensor, apart: Tensor) -> tuple[Tensor, Tensor]:
+def nested(f: Tensor, g: Tensor, sizes: Sequence[int], noisy: Tensor, apart: Tensor) -> Tensor:
     """Nested analysis of variance of pairs of completions.
 
     Args:
@@ -146,10 +160,10 @@ def nested(f: Tensor, g: Tensor, sizes: Sequence[int], noisy: Tensor, apart: Ten
             observed latents at all, and on which group it is in.
 
     Returns:
-        (B, 3) variances missing, encoder, globals, scaled to add up to (B,) the variance of f over draws, summed over columns.
+        (B, 3) shares missing, encoder, globals, which add up to 1; 0 where nothing varies. Members of an ensemble share their
+        noise, so that their means differ less by chance than is deducted: by at most encoder / draws.
     """
     S, G = len(f), len(sizes)
-    total = (f - f.mean(0)).square().mean(0).sum(-1)
     missing = half_square(f, g)
     pairs = (f + g) / 2
     whole = (pairs - pairs.mean(0)).square().sum((0, 2))
@@ -161,7 +175,7 @@ def nested(f: Tensor, g: Tensor, sizes: Sequence[int], noisy: Tensor, apart: Ten
     between = ((whole - inside) / S - (G - 1) / S * within).clamp_min(0)
     levels = torch.stack([missing, encoder, torch.where(apart, between, 0.0)], -1)
     summed = levels.sum(-1, keepdim=True)
-    levels = torch.where(summed > 0, levels / summed * total[:, None], 0.0)
+    levels = torch.where(summed > 0, levels / summed, 0.0)
     if 1 < S == G:  # no group has two draws
         levels[:, 1:] = levels[:, 1:].masked_fill(apart[:, None], torch.nan)
-    return levels, total
+    return levels

@@ -10,10 +10,10 @@ from torch import Tensor
 from cm2pyro import sites
 from cm2pyro.config import Config
 from cm2pyro.data.dataset import Dataset
-from cm2pyro.inference.draws import drawn_groups
+from cm2pyro.inference.draws import mixtures_of
 from cm2pyro.inference.predict import predict
 from cm2pyro.inference.program import Program
-from cm2pyro.inference.variance import Decomposition, decompose, nested
+from cm2pyro.inference.variance import Decomposition, VarianceSplit, nested
 
 NAMES = ("a", "b", "c")
 DIM = 2
@@ -55,6 +55,12 @@ def rows(n: int = len(PATTERNS), seed: int = 1, labels: int = 1) -> Dataset:
     inputs = {name: {"vector": torch.randn(n, DIM, generator=generator)} for name in NAMES}
     ids = tuple(f"s{i}" for i in range(n))
     return Dataset(NAMES, inputs, observed, torch.zeros((n, labels) if labels > 1 else n, dtype=torch.long), ids, ids)
+
+
+def decompose(programs: list[Program], dataset: Dataset, draws: int, seed: int, batch_size: int = 256) -> Decomposition:
+    split = VarianceSplit(programs, draws, seed)
+    predict(programs, dataset, draws, seed, batch_size, also=split.add)
+    return split.result()
 
 
 def exact(made: Program, mixture: Any, dataset: Dataset, i: int) -> tuple[float, float, float, dict[int, float]]:
@@ -136,10 +142,10 @@ def test_members_and_global_sites(kind: str) -> None:
     dataset = rows()
     found = decompose(programs, dataset, S, seed=3)
     check_sums(found)
-    groups = drawn_groups(programs, S, 3)
+    groups = [(made, mixture) for made in programs for mixture in mixtures_of(made, S, 3)]
     assert len(groups) == (3 if kind == "members" else 20)
     for i in range(len(dataset)):
-        means, encoded, left, _ = zip(*(exact(group.program, group.mixture, dataset, i) for group in groups), strict=True)
+        means, encoded, left, _ = zip(*(exact(*group, dataset, i) for group in groups), strict=True)
         parts = np.mean(left), np.mean(encoded), np.var(means)
         total = sum(parts)
         # Means of groups stand off by their own standard errors, which the square doubles.
@@ -163,7 +169,7 @@ def test_nested_simulation(task: str, treatment: str) -> None:
     dataset, S, outer, inner = rows(labels=2 if task == "multilabel" else 1), 2000, 1000, 30
     found = decompose([made], dataset, S, seed=0)
     check_sums(found)
-    prediction = predict(made, dataset, S, seed=0)
+    prediction = predict([made], dataset, S, seed=0)
     mixture = made.mixture()
     torch.manual_seed(7)
     with torch.no_grad():
@@ -178,7 +184,7 @@ def test_nested_simulation(task: str, treatment: str) -> None:
                 z, _ = made.guide.treat(mixture, z, seen.expand(outer, 3), None)
                 many = z.expand(inner, outer, 3, DIM)
                 many, _ = made.guide.treat(mixture, many, given.expand(inner, outer, 3), None)
-                p = made.model.likelihood.expectation(made.model.outputs(many)).double()[..., column]
+                p = made.model.likelihood.predictive(made.model.outputs(many))[..., column]
                 each = p.var(0).sum(-1)
                 return float(each.mean()), float(each.std() / outer**0.5)
 
@@ -216,7 +222,7 @@ def test_a_patient_depends_on_nobody_else_and_the_mode_stays() -> None:
         part = decompose([made], dataset.take(some), 40, 0, batch_size)
         for name in ("total", "missing", "encoder", "globals", "reduction"):
             np.testing.assert_allclose(getattr(part, name), getattr(whole, name)[some], rtol=1e-4, atol=1e-7)
-    np.testing.assert_allclose(predict(made, dataset, 40, 0).sd[:, 1] ** 2, whole.total, rtol=1e-9, atol=1e-15)
+    np.testing.assert_allclose(predict([made], dataset, 40, 0).sd[:, 1] ** 2, whole.total, rtol=1e-9, atol=1e-15)
 
 
 def test_few_draws_and_no_rows() -> None:
@@ -242,9 +248,8 @@ def test_levels_are_unbiased_before_they_are_scaled() -> None:
     top = torch.randn(40, B, generator=generator, dtype=torch.float64).repeat_interleave(5, 0) * 2
     middle = torch.randn(200, B, generator=generator, dtype=torch.float64) * 2**0.5
     f, g = (top + middle + torch.randn(200, B, generator=generator, dtype=torch.float64) for _ in range(2))
-    levels, total = nested(f[..., None], g[..., None], sizes, *2 * [torch.ones(B, dtype=torch.bool)])
-    torch.testing.assert_close(levels.sum(-1), total)
+    shares = nested(f[..., None], g[..., None], sizes, *2 * [torch.ones(B, dtype=torch.bool)])
+    torch.testing.assert_close(shares.sum(-1), torch.ones(B, dtype=torch.float64))
     # The groups are the population: 4 on average becomes 4 * 39 / 40.
     expected = torch.tensor([1, 2, 4 * 39 / 40], dtype=torch.float64)
-    found = levels.mean(0) / levels.mean(0).sum()
-    torch.testing.assert_close(found, expected / expected.sum(), rtol=0, atol=0.01)
+    torch.testing.assert_close(shares.mean(0), expected / expected.sum(), rtol=0, atol=0.01)
