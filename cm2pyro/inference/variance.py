@@ -16,7 +16,7 @@ from cm2pyro.inference.program import Program
 from cm2pyro.models.likelihoods import weighted_mean
 
 Vector = NDArray[np.float64]
-_SECOND = 1 << 40  # flips a bit of the seed: the second completions' noise is another's
+_SECOND = 1 << 31  # flips a bit of the seed for the second completions; torch's generator on the CPU takes the lowest 32
 
 
 @dataclass(frozen=True)
