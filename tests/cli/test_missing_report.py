@@ -29,9 +29,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for m, name in enumerate(("vitals", "labs", "notes")):
         columns[name] = ["" if m and random.random() < 0.4 else json.dumps([float(row[m])]) for row in z]
     pd.DataFrame(columns).to_csv(folder / "manifest.csv", index=False)
-    modality = {"kind": "embedding", "encoder": "mlp", "hidden": 4}
     config = {
-        "modalities": {"vitals": modality, "labs": modality, "notes": modality},
+        "modalities": {name: {"kind": "embedding", "encoder": "mlp", "hidden": 4} for name in ("vitals", "labs", "notes")},
         "latent": {"dim": 2},
         "prior": {"components": 2},
         "fusion": {"kind": "mlp", "hidden": 4},

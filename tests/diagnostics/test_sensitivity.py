@@ -91,18 +91,18 @@ def lines(risk: np.ndarray, slope: float, deltas: tuple[float, ...], threshold: 
 
 def test_tipping_points_of_straight_lines() -> None:
     rows = np.random.default_rng(0).uniform(0.2, 0.4, 200)
-    found = lines(rows, 0.1, (-3.0, -1.0, 1.0, 3.0), threshold=0.25)
+    found = lines(rows, 0.05, (-3.0, -1.0, 1.0, 3.0), threshold=0.25)
     assert found.delta.tolist() == [-3, -1, 0, 1, 3]
     points, mean = found.tipping_points(), found.risk[2].mean()
     if found.rate["low"] <= mean <= found.rate["high"]:
-        down = (found.rate["low"] - mean) / 0.1
+        down = (found.rate["low"] - mean) / 0.05
         assert points["risk"]["down"] == (pytest.approx(down) if down >= -3 else None)
     # Decisions are counted at the deltas and interpolated between them.
-    shares = {delta: ((found.risk[2] + 0.1 * delta >= 0.25) != (found.risk[2] >= 0.25)).mean() for delta in (-1, 1)}
+    shares = {delta: ((found.risk[2] + 0.05 * delta >= 0.25) != (found.risk[2] >= 0.25)).mean() for delta in (-1, 1)}
     assert points["decision"]["down"] == pytest.approx(-0.05 / shares[-1])
     assert points["decision"]["up"] == pytest.approx(0.05 / shares[1])
     own = found.of_rows()
-    expected = (0.25 - found.risk[2]) / 0.1
+    expected = (0.25 - found.risk[2]) / 0.05
     inside = np.abs(expected) < 2.99
     np.testing.assert_allclose(own[inside], expected[inside], atol=1e-9)
     assert found.frame().columns.tolist() == ["sample_id", "missing", "probability", "tipping_delta"]
@@ -119,9 +119,9 @@ def test_no_tipping_point_and_one_at_once() -> None:
 
 
 def test_delta_0_is_the_plain_evaluation() -> None:
-    found = lines(np.random.default_rng(1).uniform(0, 0.9, 100), 0.05, (-1.0, 2.0))
+    found = lines(np.random.default_rng(1).uniform(0.1, 0.8, 100), 0.05, (-1.0, 2.0))
     data = dataset(100, missing=0.6)
-    plain = evaluation(data, np.random.default_rng(1).uniform(0, 0.9, 100)).metrics
+    plain = evaluation(data, np.random.default_rng(1).uniform(0.1, 0.8, 100)).metrics
     (entry,) = [entry for entry in found.metrics["at"] if entry["delta"] == 0]
     for name, value in plain.items():
         if name != "patterns":
@@ -153,7 +153,7 @@ def test_refusals() -> None:
 
 def test_the_picture_is_whole(tmp_path) -> None:
     for i, found in enumerate(
-        (lines(np.random.default_rng(0).uniform(0.2, 0.4, 200), 0.1, (-3.0, 3.0)), lines(np.full(50, 0.3), 0.0, (1.0,)))
+        (lines(np.random.default_rng(0).uniform(0.2, 0.4, 200), 0.05, (-3.0, 3.0)), lines(np.full(50, 0.3), 0.0, (1.0,)))
     ):
         found.draw(tmp_path / f"{i}.png", "a run")
         assert (tmp_path / f"{i}.png").read_bytes()[16:24] == (1200).to_bytes(4) + (500).to_bytes(4)

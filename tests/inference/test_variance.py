@@ -236,7 +236,7 @@ def test_few_draws_and_no_rows() -> None:
     one = decompose([made], rows(), 1, seed=0)
     assert (one.total == 0).all()
     assert (one.missing == 0).all()
-    none = decompose([made], rows(0), 15, seed=0)
+    none = VarianceSplit([made], 15, seed=0).result()
     assert none.reduction.shape == (0, 3)
     assert none.pays_most().shape == (0,)
 
