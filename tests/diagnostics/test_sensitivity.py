@@ -94,9 +94,11 @@ def test_tipping_points_of_straight_lines() -> None:
     found = lines(rows, 0.05, (-3.0, -1.0, 1.0, 3.0), threshold=0.25)
     assert found.delta.tolist() == [-3, -1, 0, 1, 3]
     points, mean = found.tipping_points(), found.risk[2].mean()
-    if found.rate["low"] <= mean <= found.rate["high"]:
-        down = (found.rate["low"] - mean) / 0.05
-        assert points["risk"]["down"] == (pytest.approx(down) if down >= -3 else None)
+    low, high = found.rate["low"], found.rate["high"]
+    assert low < mean < high
+    for name, bound in (("down", low), ("up", high)):
+        assert abs(bound - mean) < 3 * 0.05
+        assert points["risk"][name] == pytest.approx((bound - mean) / 0.05)
     # Decisions are counted at the deltas and interpolated between them.
     shares = {delta: ((found.risk[2] + 0.05 * delta >= 0.25) != (found.risk[2] >= 0.25)).mean() for delta in (-1, 1)}
     assert points["decision"]["down"] == pytest.approx(-0.05 / shares[-1])
