@@ -116,7 +116,8 @@ def _member(program: Program, mixtures: list[CopulaMixture], batch: Batch, noise
             for mixture, group in zip(mixtures, groups_of(len(noise[0]), mixtures), strict=True)
         ]
     )
+    outputs, log_weights = program.model.predictive(z, batch.observed)
     if alter is not None:
         z = alter(program, z, batch.observed)
-    parameters = program.model.likelihood.predictive(program.model.outputs(z))
-    return Member(program, mixtures, represented, z, parameters, None)
+        outputs, _ = program.model.predictive(z, batch.observed)  # weights stay those of the draws as they came
+    return Member(program, mixtures, represented, z, program.model.likelihood.predictive(outputs), log_weights)

@@ -138,7 +138,8 @@ def _again(member: Member, observed: Tensor, noise: Noise, rows: Tensor | None =
     guide, model = member.program.guide, member.program.model
     groups = zip(member.mixtures, groups_of(len(z), member.mixtures), strict=True)
     filled = [guide.complete(z[some], observed, mixture, (noise[0][some], noise[1][some]), known) for mixture, some in groups]
-    return model.likelihood.predictive(model.outputs(torch.cat(filled)))
+    outputs, _ = model.predictive(torch.cat(filled), observed)
+    return model.likelihood.predictive(outputs)
 
 
 def _of(columns: Tensor, f: Tensor) -> Tensor:
