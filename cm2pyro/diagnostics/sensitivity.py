@@ -51,7 +51,7 @@ class Shift:
         moved = torch.where(observed[..., None], z, z + self.delta * sd * uphill)
         incomplete = ~observed.all(1)
         change = (program.model.outputs(moved)[..., 0] - before.detach())[:, incomplete]
-        self._sum += float(change.double().sum())
+        self._sum += float(change.detach().double().sum())
         self._count += change.numel()
         return moved
 
