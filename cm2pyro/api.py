@@ -8,6 +8,7 @@ from typing import Any, Self, TypeAlias
 import numpy as np
 import pandas as pd
 import torch
+import xarray as xr
 
 from cm2pyro.config import Config
 from cm2pyro.config_file import apply_override
@@ -20,20 +21,25 @@ from cm2pyro.data.subgroups import group_rows, read_column
 from cm2pyro.diagnostics import summary, typicality
 from cm2pyro.diagnostics.challenge import check_challenge
 from cm2pyro.diagnostics.evaluation import Evaluation
+from cm2pyro.diagnostics.latents import to_xarray
+from cm2pyro.diagnostics.sensitivity import Sensitivity, Shift, check_delta
 from cm2pyro.distributions import CopulaMixture
 from cm2pyro.encoders import Modules, Restored, check_encoders, check_weights
 from cm2pyro.errors import CheckpointError, ConfigError, DataError
 from cm2pyro.files import write_text
 from cm2pyro.inference import checkpoint, run
 from cm2pyro.inference.device import pick_device
+from cm2pyro.inference.draws import Alteration
 from cm2pyro.inference.ensemble import member_configs, member_folder
 from cm2pyro.inference.family_posterior import FamilyPosterior, family_posterior
 from cm2pyro.inference.fit import Report, Trainer
-from cm2pyro.inference.frame import prediction_columns
+from cm2pyro.inference.frame import prediction_columns, report_columns
+from cm2pyro.inference.impute import impute
 from cm2pyro.inference.monitor import latents, pairwise_tau
 from cm2pyro.inference.predict import Prediction, predict
 from cm2pyro.inference.program import Program
 from cm2pyro.inference.recalibration import NONE, Recalibration, Recalibrator, check_recalibration, check_rows
+from cm2pyro.inference.variance import Decomposition, VarianceSplit
 from cm2pyro.models import check_model
 
 Source: TypeAlias = str | Path | pd.DataFrame
@@ -233,8 +239,7 @@ class CM2:
 
     def _split(self, manifest: Manifest, resumed: Path | None) -> tuple[list[int], list[int]]:
         held = None if resumed is None else set(run.read_json(resumed / run.HOLDOUT).get("subjects", []))
-        fit = self.config.fit
-        train, val, held_out = training_rows(manifest, fit.seed, fit.validation, held, self.config.task.columns)
+        train, val, held_out = training_rows(manifest, self.config.fit.seed, self.config.fit.validation, held, self.config.task.columns)
         self.holdout = {"subjects": held_out, "samples": [manifest.ids[i] for i in val] if held_out else []}
         if held_out:
             self.say(f"no row has split 'val': {len(held_out)} training subjects ({len(val)} rows) are held out for validation")
@@ -268,14 +273,31 @@ class CM2:
             data: a manifest; labels, splits, subjects and whole modalities may be absent. draws: of the latents.
             split: only these rows; by default every row.
         """
+        programs, dataset = self.programs, self._unlabelled(data, draws, split)
+        split_variance = VarianceSplit(programs, draws, self.config.fit.seed, self._map)
+        prediction = predict(programs, dataset, draws, self.config.fit.seed, recalibrate=self._map, also=split_variance.add)
+        return self._frame(dataset, prediction, split_variance.result())
+
+    def impute(self, data: Source, draws: int = 100, split: str | None = None) -> xr.Dataset:
+        """Draws of every modality's latent: missing ones given the observed, observed ones from the encoders' posterior.
+
+        Args:
+            data: a manifest; labels, splits, subjects and whole modalities may be absent. draws: 1 or more.
+            split: only these rows; by default every row.
+
+        Returns:
+            `z` (draw, sample_id, modality, latent) and `observed` (sample_id, modality), see `to_xarray`.
+        """
+        programs, dataset = self.programs, self._unlabelled(data, draws, split)
+        attributes = {"draws": draws, "seed": self.config.fit.seed} | run.versions()
+        return to_xarray(impute(programs, dataset, draws, self.config.fit.seed), dataset, len(programs), attributes)
+
+    def _unlabelled(self, data: Source, draws: int, split: str | None) -> Dataset:
         if draws < 1:
             raise ConfigError(f"draws: found {draws}, expected 1 or more")
-        programs = self.programs
-        manifest = self._rows(read_manifest(data), split)
-        dataset = self.preparation.transform(manifest, labels=False)
+        dataset = self.preparation.transform(self._rows(read_manifest(data), split), labels=False)
         self._say_notes()
-        prediction = predict(programs, dataset, draws, self.config.fit.seed, recalibrate=self._map)
-        return self._frame(dataset, prediction)
+        return dataset
 
     def _rows(self, manifest: Manifest, split: str | None) -> Manifest:
         if split is None:
@@ -292,15 +314,17 @@ class CM2:
             self.say(note)
         self.preparation.notes.clear()
 
-    def _frame(self, dataset: Dataset, prediction: Prediction) -> pd.DataFrame:
+    def _frame(self, dataset: Dataset, prediction: Prediction, parts: Decomposition) -> pd.DataFrame:
+        scaling, task = self.preparation.scaling, self.config.task.type
+        prediction, parts = prediction.in_units(scaling), parts.in_units(scaling)
         columns: dict[str, Any] = {"sample_id": list(dataset.ids)}
-        columns |= prediction_columns(self.config.task.type, self.classes, prediction.in_units(self.preparation.scaling))
+        columns |= prediction_columns(task, self.classes, prediction)
         # A fit that was cut before its end has no reference yet.
         columns["typicality"] = np.nan if self.reference is None else self.reference.percentiles(self.program, dataset)
         seen = dataset.observed.numpy()
         columns["observed"] = [";".join(np.array(self.names)[row]) for row in seen]
         columns["missing"] = [";".join(np.array(self.names)[~row]) for row in seen]
-        return pd.DataFrame(columns)
+        return pd.DataFrame(columns | report_columns(task, self.names, prediction, parts))
 
     def evaluate(
         self,
@@ -314,6 +338,8 @@ class CM2:
         challenge: str | None = None,
         mask_seed: int | None = None,
         masks: str | Path | None = None,
+        delta: Sequence[float] = (),
+        threshold: float | None = None,
     ) -> Evaluation:
         """Metrics on labelled rows: those of `split`, else those with split `test` if there are any, else all.
 
@@ -324,11 +350,15 @@ class CM2:
             by: columns, also per group of each: of the manifest, or `MODALITY.COLUMN` of a tabular modality; see `group_rows`.
             challenge: also the scores of a public challenge, see `diagnostics.challenge`.
             mask_seed: of the mechanisms, by default the run's. masks: a CSV file to which every mask is written.
+            delta: also with missing latents shifted by these numbers of standard deviations, see `Sensitivity`; 0 is added.
+            threshold: probability from which a decision is positive, for the tipping point; by default the prevalence.
         """
         seed = self.program.config.fit.seed
-        threshold = None if self.recalibration is None else self.recalibration.threshold
+        event_threshold = None if self.recalibration is None else self.recalibration.threshold
         if challenge is not None:
-            check_challenge(challenge, self.config.task.type, threshold)
+            check_challenge(challenge, self.config.task.type, event_threshold)
+        if delta:
+            check_delta(delta, threshold, bootstrap, self.config.task.type)
         for mechanism in missing:  # refused before anything is read
             Mechanism.parse(mechanism, self.names)
         manifest = read_manifest(data)
@@ -351,15 +381,24 @@ class CM2:
             write_text(masks, pd.concat([mask_table(dataset, mask, name) for name, mask in every.items()]).to_csv(index=False))
         result = self._evaluation(dataset, draws)
         groups = {column: group_rows(column_cells.iloc[labelled], column) for column, column_cells in cells.items()}
-        asked = (bootstrap, seed, patterns, groups, challenge, threshold)
+        asked = (bootstrap, seed, patterns, groups, challenge, event_threshold)
         result.metrics = result.measure(*asked)
+        if delta:
+            result.sensitivity = self._sensitivity(result, delta, threshold, bootstrap, draws)
+            result.metrics["delta"] = result.sensitivity.metrics
         for mechanism, mask in hidden.items():
             masked = dataset.with_observed(torch.from_numpy(mask))
             result.metrics.setdefault("missing", {})[mechanism] = self._evaluation(masked, draws).measure(*asked)
         return result
 
-    def _evaluation(self, dataset: Dataset, draws: int) -> Evaluation:
-        prediction = predict(self.programs, dataset, draws, self.config.fit.seed, recalibrate=self._map)
+    def _sensitivity(self, plain: Evaluation, delta: Sequence[float], threshold: float | None, bootstrap: int, draws: int) -> Sensitivity:
+        shifts = {value: Shift(value) for value in delta if value}
+        shifted = {value: self._evaluation(plain.dataset, draws, shift) for value, shift in shifts.items()}
+        moved = {value: shift.logits for value, shift in shifts.items()}
+        return Sensitivity.of(plain, shifted, moved, threshold, bootstrap, self.config.fit.seed)
+
+    def _evaluation(self, dataset: Dataset, draws: int, alter: Alteration | None = None) -> Evaluation:
+        prediction = predict(self.programs, dataset, draws, self.config.fit.seed, recalibrate=self._map, alter=alter)
         return Evaluation(self.config.task.type, self.classes, dataset, prediction, self.preparation.scaling)
 
     def recalibrate(self, data: Source, method: str = "temperature", split: str | None = None, draws: int = 100) -> Recalibration:

@@ -29,6 +29,10 @@ import click
 @click.option(
     "--figure", type=click.Path(), help="A PNG: reliability (or observed against predicted), and accuracy by missingness pattern."
 )
+@click.option("--delta", metavar="LIST", help="Sensitivity analysis: also with missing latents shifted by that many sds, e.g. -1,0,1.")
+@click.option("--threshold", type=float, help="With --delta: probability from which a decision is positive; by default the prevalence.")
+@click.option("--delta-figure", type=click.Path(), help="With --delta: a PNG of risk and decisions against delta.")
+@click.option("--tipping", type=click.Path(), help="With --delta: a CSV of each incomplete row's own tipping point.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 def evaluate(
     run: str,
@@ -44,12 +48,21 @@ def evaluate(
     by: tuple[str, ...],
     challenge: str | None,
     figure: str | None,
+    delta: str | None,
+    threshold: float | None,
+    delta_figure: str | None,
+    tipping: str | None,
     device: str,
 ) -> None:
     """Metrics of the fit in RUN, with 95% bootstrap intervals over subjects."""
     from cm2pyro.api import CM2
-    from cm2pyro.files import write_text
+    from cm2pyro.diagnostics.sensitivity import parse_delta
+    from cm2pyro.files import atomic, write_text
 
+    for name, value in (("--threshold", threshold), ("--delta-figure", delta_figure), ("--tipping", tipping)):
+        if value is not None and delta is None:
+            raise click.UsageError(f"{name} belongs to --delta; give both or neither.")
+    deltas = () if delta is None else parse_delta(delta)
     model = CM2.load(run, device=device, say=click.echo)
     result = model.evaluate(
         data,
@@ -62,6 +75,8 @@ def evaluate(
         masks=masks,
         by=by,
         challenge=challenge,
+        delta=deltas,
+        threshold=threshold,
     )
     write_text(out, json.dumps(result.metrics, indent=2) + "\n")
     click.echo(_line("as observed", result.metrics))
@@ -70,6 +85,16 @@ def evaluate(
     for column, groups in result.metrics.get("by", {}).items():
         for group, values in groups.items():
             click.echo(_line(f"{column} {group}", values))
+    if result.sensitivity is not None:
+        for line in result.sensitivity.lines():
+            click.echo(line)
+        if delta_figure is not None:
+            result.sensitivity.draw(delta_figure, title=f"{run}: {data}")
+            click.echo(f"picture written to {delta_figure}")
+        if tipping is not None:
+            with atomic(tipping) as temporary:
+                result.sensitivity.frame().to_csv(temporary, index=False)
+            click.echo(f"tipping points of {len(result.sensitivity.ids)} rows written to {tipping}")
     click.echo(f"metrics written to {out}")
     if masks is not None:
         click.echo(f"masks written to {masks}")

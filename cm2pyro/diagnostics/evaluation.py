@@ -1,7 +1,9 @@
 """Metrics of a fit together with what they were computed from."""
 
+from __future__ import annotations
+
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,6 +17,8 @@ from cm2pyro.diagnostics.resampling import Array
 from cm2pyro.inference.predict import Prediction
 
 Groups = dict[str, dict[str, Array]]
+if TYPE_CHECKING:
+    from cm2pyro.diagnostics.sensitivity import Sensitivity
 
 
 class Evaluation:
@@ -26,7 +30,7 @@ class Evaluation:
 
     Attributes:
         labels: (n,), of several labels (n, L), −1 where one is empty; of a regression in its own units.
-        prediction: in the units of the labels. metrics: the content of metrics.json.
+        prediction: in the units of the labels. metrics: the content of metrics.json. sensitivity: with delta, what it found.
     """
 
     def __init__(self, task: str, classes: tuple[str, ...], dataset: Dataset, prediction: Prediction, scaling: Standard | None) -> None:
@@ -36,6 +40,7 @@ class Evaluation:
             self.labels = scaling.inverse(self.labels)
         self.prediction = prediction.in_units(scaling)
         self.metrics: dict[str, Any] = {}
+        self.sensitivity: Sensitivity | None = None
 
     @property
     def probabilities(self) -> Array:

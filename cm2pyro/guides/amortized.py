@@ -133,7 +133,27 @@ class Guide(nn.Module):
         """
         loc, scale = self.represent(batch) if represented is None else represented
         uniform, normal = noise
-        shape = (len(uniform), *loc.shape)
         z = self.draw_observed(loc, scale, normal[:, 0, None])
-        shared = (uniform[:, None].expand(shape[:-1]), normal[:, 1, None].expand(shape))
-        return self.treat(mixture, z, batch.observed.expand(shape[:-1]), shared, (loc, scale))[0]
+        return self.complete(z, batch.observed, mixture, (uniform[:, None], normal[:, 1, None]), (loc, scale))
+
+    def complete(
+        self,
+        z: Tensor,
+        observed: Tensor,
+        mixture: CopulaMixture,
+        noise: Noise,
+        represented: Represented,
+        known: Tensor | None = None,
+    ) -> Tensor:
+        """z (S, B, M, D) with the modalities that are not `observed` (B, M) drawn.
+
+        Args:
+            noise: uniform and standard normal that broadcast to (S, B, M) and (S, B, M, D).
+            represented: what `represent` gave for the rows.
+            known: (B, M) bool, the observed modalities and others whose latents in `z` are kept and, where the treatment
+                lets missing ones depend on one another, conditioned on.
+        """
+        shape = z.shape[:-1]
+        given = observed if known is None or self.missing != "conditional" else known
+        drawn, _ = self.treat(mixture, z, given.expand(shape), (noise[0].expand(shape), noise[1].expand(z.shape)), represented)
+        return drawn if known is None else torch.where(known[..., None], z, drawn)

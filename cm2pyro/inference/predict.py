@@ -11,7 +11,7 @@ from torch import Tensor
 
 from cm2pyro.data.dataset import Dataset
 from cm2pyro.data.scaling import Standard
-from cm2pyro.inference.draws import posterior_draws
+from cm2pyro.inference.draws import Alteration, Draws, posterior_draws
 from cm2pyro.inference.program import Program
 
 Matrix = NDArray[np.float64]
@@ -52,6 +52,8 @@ def predict(
     seed: int,
     batch_size: int = 256,
     recalibrate: Callable[[Tensor], Tensor] | None = None,
+    alter: Alteration | None = None,
+    also: Callable[[Draws], None] | None = None,
 ) -> Prediction:
     """The posterior predictive of every row; the spread of probabilities over draws is the uncertainty that missing data leaves.
 
@@ -60,12 +62,13 @@ def predict(
         draws: of the latents, for each member. seed: of the noise, see `posterior_draws`.
         recalibrate: probabilities (..., C) -> (..., C), never falling. It maps the mean over the draws, which is what it was fitted
             to, and every draw, whose sd and quantiles are taken afterwards.
+        alter: what to make of drawn latents before the outcome is predicted. also: called with the draws of every batch.
     """
     likelihood = programs[0].model.likelihood
     parts: list[Tensor] = []
     scores: list[Tensor] = []
     before: list[Tensor] = []
-    for drawn in posterior_draws(programs, dataset, draws, seed, batch_size):
+    for drawn in posterior_draws(programs, dataset, draws, seed, batch_size, alter):
         labels, parameters, log_weights = drawn.batch.labels, drawn.parameters, drawn.log_weights
         summary = likelihood.summary(parameters, log_weights)
         if recalibrate is not None:
@@ -77,6 +80,8 @@ def predict(
         known = likelihood.known(labels)
         score = likelihood.log_score(parameters, labels, log_weights)
         scores.append(torch.where(drawn.batch.labelled if known is None else known, score, torch.nan).cpu())
+        if also is not None:
+            also(drawn)
     mean, sd, q05, q95 = torch.cat(parts, 1).numpy() if parts else np.zeros((4, 0, likelihood.columns))
     log_score = torch.cat(scores).numpy() if scores else np.zeros(tuple(dataset.labels.shape))
     return Prediction(mean, sd, q05, q95, log_score, torch.cat(before).numpy() if before else None)
