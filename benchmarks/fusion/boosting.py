@@ -64,13 +64,14 @@ def fit_boosting(fold: Fold, seed: int, dropout: float, options: Options) -> Cal
             left = observed & (rng.random(observed.shape) >= dropout)
             masks.append(np.where(left.any(1, keepdims=True), left, observed))
     x = np.concatenate([_masked(train, mask)[known] for mask in masks])
+    filled = ~np.isnan(x).all(0)  # it cannot bin a column without values
     # Copies of a patient are no new patients: leaves are as large in patients as without them.
     leaf = 20 * len(masks)
     model = HistGradientBoostingClassifier(
         l2_regularization=1.0, max_features=0.3, min_samples_leaf=leaf, early_stopping=False, random_state=seed, **options
     )
-    model.fit(x, np.tile(labels[known], len(masks)))
-    return lambda mask: model.predict_proba(_masked(test, mask))[:, 1]
+    model.fit(x[:, filled], np.tile(labels[known], len(masks)))
+    return lambda mask: model.predict_proba(_masked(test, mask)[:, filled])[:, 1]
 
 
 def _masked(features: dict[str, Matrix], observed: Mask) -> Matrix:

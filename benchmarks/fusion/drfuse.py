@@ -63,10 +63,7 @@ class DrFuse(FusionNet):
         features = self.features(batch)
         shared = torch.stack([self.common(to(x)) for to, x in zip(self.to_shared, features, strict=True)], 1)
         distinct = torch.stack([to(x) for to, x in zip(self.to_distinct, features, strict=True)], 1)
-        seen = batch.observed[..., None]
-        count = batch.observed.sum(1, keepdim=True)
-        mean = (torch.sigmoid(shared) * seen).sum(1) / count.clamp_min(1)
-        pooled = torch.logit(torch.where(count > 0, mean, 0.5), eps=_EDGE)
+        pooled = pool(shared, batch.observed)
         tokens = torch.cat([distinct, pooled[:, None]], 1)
         there = torch.cat([batch.observed, torch.ones_like(batch.observed[:, :1])], 1)
         query, key, value = self.attention(tokens).chunk(3, -1)
@@ -103,6 +100,13 @@ class DrFuse(FusionNet):
         """Mean |cosine| of shared and distinct over observed modalities."""
         cosine = nn.functional.cosine_similarity(parts.shared, parts.distinct, dim=-1).abs()
         return (cosine * batch.observed).sum() / batch.observed.sum().clamp_min(1)
+
+
+def pool(shared: Tensor, observed: Tensor) -> Tensor:
+    """(B, M, d) and (B, M) bool -> (B, d), the logit of the mean of the observed modalities' sigmoids; 0 where there are none."""
+    count = observed.sum(1, keepdim=True)
+    mean = (torch.sigmoid(shared) * observed[..., None]).sum(1) / count.clamp_min(1)
+    return torch.logit(torch.where(count > 0, mean, 0.5), eps=_EDGE)
 
 
 def _jensen_shannon(p: Tensor, q: Tensor) -> Tensor:
