@@ -42,7 +42,7 @@ def _fit(config: Path, overrides: tuple[str, ...], seed: int, path: Path) -> tup
     for mechanism in ("all", *(f"{kind}:{name}" for kind in ("without", "only") for name in model.names)):
         seen = rows.observed.numpy()
         mask = seen if mechanism == "all" else hide(seen, model.names, mechanism, seed)
-        scores[mechanism] = predict(model.program, rows.with_observed(torch.from_numpy(mask)), _DRAWS, seed).probability[:, 1]
+        scores[mechanism] = predict(model.programs, rows.with_observed(torch.from_numpy(mask)), _DRAWS, seed).mean[:, 1]
     best = min(model.history, key=lambda record: record["val_log_loss"])
     components = np.mean(list(best["effective_components"].values()))
     click.echo(

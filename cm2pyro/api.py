@@ -18,10 +18,11 @@ from cm2pyro.data.splits import training_rows
 from cm2pyro.diagnostics import summary, typicality
 from cm2pyro.diagnostics.evaluation import Evaluation
 from cm2pyro.distributions import CopulaMixture
-from cm2pyro.encoders import Modules, check_encoders, check_weights
+from cm2pyro.encoders import Modules, Restored, check_encoders, check_weights
 from cm2pyro.errors import CheckpointError, ConfigError, DataError
 from cm2pyro.inference import checkpoint, run
 from cm2pyro.inference.device import pick_device
+from cm2pyro.inference.ensemble import member_configs, member_folder
 from cm2pyro.inference.family_posterior import FamilyPosterior, family_posterior
 from cm2pyro.inference.fit import Report, Trainer
 from cm2pyro.inference.frame import prediction_columns
@@ -52,7 +53,7 @@ class CM2:
         self.config = config
         self.say = say
         self.preparation = Preparation.from_config(config, views)
-        self._program: Program | None = None
+        self._programs: list[Program] = []
         self.history: list[dict[str, Any]] = []
         self.reference: typicality.Reference | None = None
         self.holdout: dict[str, list[str]] = {}
@@ -82,11 +83,16 @@ class CM2:
         return cls(config, say, encoders)
 
     @property
-    def program(self) -> Program:
-        """Model and guide. Raises CheckpointError before a fit."""
-        if self._program is None:
+    def programs(self) -> list[Program]:
+        """Model and guide of every member of the ensemble; of a single fit one. Raises CheckpointError before a fit."""
+        if not self._programs:
             raise CheckpointError("this CM2 has not been fitted; call fit(), or CM2.load() a run")
-        return self._program
+        return self._programs
+
+    @property
+    def program(self) -> Program:
+        """Model and guide, of an ensemble those of the first member. Raises CheckpointError before a fit."""
+        return self.programs[0]
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -147,34 +153,47 @@ class CM2:
         dataset = self.preparation.fit(used, np.arange(len(train)))
         if resume and folder is not None:
             run.check_resumable(folder, self.config, self._state())
-        torch.manual_seed(self.config.fit.seed)
-        shapes = {name: kind.shapes() for name, kind in self.preparation.kinds.items()}
-        with device:  # priors are made where the fit runs
-            self._program = Program(self.config, shapes, len(self.classes), self.encoders).to(device)
         train_set, val_set = dataset.take(range(len(train))), dataset.take(range(len(train), len(dataset)))
+        configs = member_configs(self.config)
+        # Modules given from Python belong to the first member: the others train copies of them as they came.
+        encoders = [self.encoders, *(copy.deepcopy(self.encoders) for _ in configs[1:])]
+        self._programs = [self._new_program(configs[0], encoders[0], device)]
         self._describe(train_set, val_set)
-        if folder is not None and not resume:
+        if folder is not None and resume:
+            self.config.to_file(folder / run.CONFIG)
+            run.drop_results(folder)
+        elif folder is not None:
             # Only now, with config and data found good, is an earlier run replaced.
             run.clear(folder, overwrite)
             run.write_setup(folder, self.config, self._state(), self.holdout, str(device), self.preparation.tokenizers())
-        trainer = Trainer(self.config, self._program, train_set, val_set, folder)
-        if resume:
-            trainer.resume()
-            if folder is not None:
-                self.config.to_file(folder / run.CONFIG)
-                run.drop_results(folder)
-            self.say(f"resuming after epoch {trainer.progress.epoch}")
-        else:
-            trainer.start()
-        trainer.run(report)
-        self.history = trainer.records
+        for i, config in enumerate(configs):
+            if len(configs) > 1:
+                self.say(f"member {i + 1} of {len(configs)}, seed {config.fit.seed}")
+            if i:
+                self._programs.append(self._new_program(config, encoders[i], device))
+            place = None if folder is None else member_folder(folder, i)
+            trainer = Trainer(config, self._programs[i], train_set, val_set, place)
+            if resume and place is not None and (i == 0 or checkpoint.last(place).is_file()):
+                trainer.resume()
+                self.say(f"resuming after epoch {trainer.progress.epoch}")
+            else:
+                trainer.start()
+            trainer.run(report)
+            if i == 0:
+                self.history = trainer.records
         if self.config.prior.copula.update == "ifm":
             found = ", ".join(f"{pair} {tau:.3f}" for pair, tau in pairwise_tau(self.mixture(), self.names).items())
             self.say(f"second step: Kendall's tau {found}")
-        self.reference = typicality.Reference.of(self._program, val_set if len(val_set) else train_set)
+        self.reference = typicality.Reference.of(self.program, val_set if len(val_set) else train_set)
         if folder is not None:
             self.reference.write(folder)
             summary.write(folder, self.mixture(), self.preparation)
+
+    def _new_program(self, config: Config, encoders: Modules, device: torch.device, restored: Restored | None = None) -> Program:
+        torch.manual_seed(config.fit.seed)
+        shapes = {name: kind.shapes() for name, kind in self.preparation.kinds.items()}
+        with device:  # priors are made where the fit runs
+            return Program(config, shapes, len(self.classes), encoders, restored).to(device)
 
     def _state(self) -> dict[str, Any]:
         return self.preparation.state() | {"encoders": sorted(self.encoders)}
@@ -209,11 +228,11 @@ class CM2:
         """
         if draws < 1:
             raise ConfigError(f"draws: found {draws}, expected 1 or more")
-        program = self.program
+        programs = self.programs
         manifest = self._rows(read_manifest(data), split)
         dataset = self.preparation.transform(manifest, labels=False)
         self._say_notes()
-        prediction = predict(program, dataset, draws, self.config.fit.seed)
+        prediction = predict(programs, dataset, draws, self.config.fit.seed)
         return self._frame(dataset, prediction)
 
     def _rows(self, manifest: Manifest, split: str | None) -> Manifest:
@@ -281,11 +300,11 @@ class CM2:
         return result
 
     def _evaluation(self, dataset: Dataset, draws: int) -> Evaluation:
-        prediction = predict(self.program, dataset, draws, self.config.fit.seed)
+        prediction = predict(self.programs, dataset, draws, self.config.fit.seed)
         return Evaluation(self.config.task.type, self.classes, dataset, prediction, self.preparation.scaling)
 
     def mixture(self) -> CopulaMixture:
-        """The learned copula mixture over the latents."""
+        """The learned copula mixture over the latents; of an ensemble that of the first member, whose latents are its own."""
         return self.program.mixture()
 
     def family_posterior(
@@ -310,15 +329,16 @@ class CM2:
 
     def save(self, out: str | Path, overwrite: bool = False) -> None:
         """Write a fit that was kept in memory as a run folder."""
-        folder, program = Path(out), self.program
+        folder, programs = Path(out), self.programs
         run.check_folder(folder, resume=False, overwrite=overwrite)
         with run.locked(folder):
             run.clear(folder, overwrite)
             run.write_setup(
-                folder, self.config, self._state(), self.holdout, str(next(program.parameters()).device), self.preparation.tokenizers()
+                folder, self.config, self._state(), self.holdout, str(next(programs[0].parameters()).device), self.preparation.tokenizers()
             )
-            header = {"epoch": len(self.history), "architectures": program.architectures()}
-            checkpoint.write(folder / "checkpoints" / "best.safetensors", program.state_dict(), header)
+            for i, program in enumerate(programs):
+                header = {"epoch": len(self.history), "architectures": program.architectures()}
+                checkpoint.write(checkpoint.best(member_folder(folder, i)), program.state_dict(), header)
             run.write_history(folder, self.history)
             if self.reference is not None:
                 self.reference.write(folder)
@@ -343,14 +363,19 @@ class CM2:
         except ConfigError as error:
             raise CheckpointError(f"{folder / run.CONFIG}: {error}") from error
         loaded.preparation.load(state)
-        tensors, header = checkpoint.read(folder / "checkpoints" / "best.safetensors")
-        shapes = {name: kind.shapes() for name, kind in loaded.preparation.kinds.items()}
         chosen = pick_device(device)
-        with chosen:
-            program = Program(config, shapes, len(loaded.classes), loaded.encoders, header.get("architectures", {})).to(chosen)
-        checkpoint.load_module(program, tensors, folder / "checkpoints" / "best.safetensors")
-        program.apart = bool(header.get("apart", False))  # a fit that was cut before its second step
-        loaded._program = program.eval()
+        for i, member in enumerate(member_configs(config)):
+            path = checkpoint.best(member_folder(folder, i))
+            if i and not path.is_file():
+                say(f"{folder}: holds {i} of {config.fit.ensemble} members, the fit was cut; their mean is used; fit --resume goes on")
+                break
+            tensors, header = checkpoint.read(path)
+            program = loaded._new_program(
+                member, copy.deepcopy(loaded.encoders) if i else loaded.encoders, chosen, header.get("architectures", {})
+            )
+            checkpoint.load_module(program, tensors, path)
+            program.apart = bool(header.get("apart", False))  # a fit that was cut before its second step
+            loaded._programs.append(program.eval())
         loaded.history = run.read_history(folder)
         loaded.reference = typicality.Reference.read(folder)
         loaded.holdout = run.read_json(folder / run.HOLDOUT)

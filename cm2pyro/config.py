@@ -112,6 +112,7 @@ class CopulaPrior(Section):
 
 
 class MixturePrior(Section):
+    kind: Literal["mixture", "standard"] = "mixture"  # standard: N(0, I), of which nothing is learned; an ablation
     components: PositiveInt = 3
     coupling: Literal["shared", "full"] = "shared"
     scale_floor: Positive = 0.1  # smallest component sd; latents from encoders would shrink without it
@@ -139,6 +140,13 @@ class Guide(Section):
     globals: Literal["delta", "normal"] = "delta"
 
 
+class Alignment(Section):
+    """A penalty between the guide's latents of observed modalities, beside the prior or in its place; an ablation."""
+
+    kind: Literal["none", "cosine", "kl"] = "none"
+    weight: Positive = 0.1
+
+
 class Fusion(Open):
     kind: str = "lstm"
 
@@ -158,10 +166,12 @@ class Fit(Section):
     clip: Positive = 10.0  # largest gradient norm
     ema: Fraction = 0.0  # decay of the exponential average of the weights; 0: off
     beta: Annotated[float, _NUMBER, Field(gt=0, le=1)] = 1e-3  # weight of the KL
+    auxiliary: NotNegative = 0.0  # weight of the outcome's likelihood from each observed modality alone; 0: no such heads
     modality_dropout: Fraction = 0.0  # chance that an observed modality is hidden from a training row
     restarts: PositiveInt = 3  # starts of the mixture that is fitted to the pilot latents
     warmup: Annotated[int, _NUMBER, Field(ge=0)] = 0  # after that many epochs the mixture starts again, on the latents learned so far
     patience: PositiveInt = 10
+    ensemble: Annotated[int, _NUMBER, Field(ge=1, le=100)] = 1  # fits with seeds seed, seed + 1 …, whose predictions are averaged
     seed: Annotated[int, _NUMBER, Field(ge=0, lt=2**32)] = 0  # the range that numpy and scikit-learn take
 
 
@@ -174,6 +184,7 @@ class Config(Section):
     prior: MixturePrior = MixturePrior()
     priors: Priors = Priors()
     guide: Guide = Guide()
+    alignment: Alignment = Alignment()
     fusion: Fusion = Fusion()
     missingness: Missingness = Missingness()
     fit: Fit = Fit()
@@ -199,6 +210,21 @@ class Config(Section):
             raise ValueError(
                 f"prior.copula.update: {self.prior.copula.update} gives point estimates, guide.globals is {self.guide.globals}; "
                 "set guide.globals to delta, or update to joint"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _ablations(self) -> "Config":
+        prior = self.prior
+        if prior.kind == "standard" and (prior.components > 1 or prior.copula.family != "independence" or self.guide.globals != "delta"):
+            raise ValueError(
+                "prior.kind: standard has one component, no copula and nothing to learn; "
+                "set prior.components to 1, prior.copula.family to independence and guide.globals to delta"
+            )
+        points = self.guide.local == "delta" or any(modality.encoder == "identity" for modality in self.modalities.values())
+        if self.alignment.kind == "kl" and points:
+            raise ValueError(
+                "alignment.kind: kl compares distributions; with guide.local delta or encoder identity latents are points; set it to cosine"
             )
         return self
 

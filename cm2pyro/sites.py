@@ -16,6 +16,11 @@ def copula(*parts: str) -> str:
     return "_".join([COPULA, *(part for part in parts if part)])
 
 
+def auxiliary(modality: str) -> str:
+    """Name of the outcome's site for the auxiliary head of a modality."""
+    return f"{OUTCOME}_{modality}"
+
+
 def latent(modality: str) -> str:
     """Name of the latent site of a modality."""
     return f"z_{modality}"

@@ -74,6 +74,8 @@ class _Report:
             else:
                 self.bar.write(line, file=sys.stdout)
         if self.bar is not None:
+            if record["epoch"] < self.bar.n:  # the next member of an ensemble
+                self.bar.reset()
             self.bar.update(record["epoch"] - self.bar.n)
 
 

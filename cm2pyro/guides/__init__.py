@@ -7,11 +7,12 @@ from torch import Tensor
 from cm2pyro.config import Config
 from cm2pyro.distributions.mixture import CopulaMixture
 from cm2pyro.encoders import Modules, Restored, make_encoder
+from cm2pyro.guides.alignment import ALIGNMENTS, penalty
 from cm2pyro.guides.amortized import Guide
 from cm2pyro.guides.globals import GLOBAL_GUIDES
 from cm2pyro.guides.local import LocalGuide
 
-__all__ = ["GLOBAL_GUIDES", "Guide", "make_guide"]
+__all__ = ["ALIGNMENTS", "GLOBAL_GUIDES", "Guide", "make_guide", "penalty"]
 
 
 def make_guide(

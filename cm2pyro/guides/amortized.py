@@ -28,7 +28,8 @@ class Guide(nn.Module):
                                                                         at the same draw of the global sites
 
     After a run without completions `choice` holds the
-    log responsibilities of the drawn components, for the score-function term of the objective.
+    log responsibilities of the drawn components, for the score-function term of the objective; `represented` the location and
+    scale of the observed latents, for penalties.
 
     Args:
         locals_: modality -> its local guide. globals_: guide of the global sites. build: values -> mixture.
@@ -55,6 +56,7 @@ class Guide(nn.Module):
         self.missing = missing
         self.treat = TREATMENTS.get(missing, "guide.missing")
         self.beta = beta
+        self.represented: tuple[Tensor, Tensor] | None = None  # of the last run
         self.choice: Tensor | None = None  # log responsibility of the components drawn last, (B,)
 
     def encoders(self) -> list[Encoder]:
@@ -100,7 +102,7 @@ class Guide(nn.Module):
         """Run the program on a minibatch; `completions` as in the model."""
         with poutine.scale(scale=self.beta):
             mixture = self.build(self.globals())
-        loc, scale = self.represent(batch)
+        loc, scale = self.represented = self.represent(batch)
         z = self.draw_observed(loc, scale, torch.randn_like(loc))
         log_q = self.log_q(z, loc, scale, batch.observed)
         self.choice = None

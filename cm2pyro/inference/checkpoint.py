@@ -33,8 +33,19 @@ class Progress:
     done: bool = False
 
 
+def best(folder: Path) -> Path:
+    """The weights with which a fit predicts."""
+    return folder / "checkpoints" / "best.safetensors"
+
+
+def last(folder: Path) -> Path:
+    """Where a fit goes on."""
+    return folder / "checkpoints" / "last.safetensors"
+
+
 def write(path: Path, tensors: dict[str, Tensor], header: dict[str, Any]) -> None:
     """Write tensors and a JSON header, atomically."""
+    path.parent.mkdir(parents=True, exist_ok=True)  # of a member of an ensemble
     with atomic(path) as temporary:
         whole = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
         save_file(whole, temporary, metadata={"cm2pyro": json.dumps({"format": FORMAT} | header)})

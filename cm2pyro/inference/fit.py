@@ -21,7 +21,7 @@ from cm2pyro.inference.checkpoint import Progress
 from cm2pyro.inference.maximise import maximise
 from cm2pyro.inference.program import Program
 from cm2pyro.inference.run import write_history
-from cm2pyro.inference.start import start_values
+from cm2pyro.inference.start import standard_values, start_values
 from cm2pyro.inference.validate import validate
 
 Record = dict[str, Any]
@@ -47,11 +47,14 @@ class Trainer:
         update, copula = config.prior.copula.update, set(program.structure.copula.priors())
         # What the second step sets, and gradient steps leave alone.
         self.held = {"joint": set(), "ifm": copula, "profile": copula | {sites.WEIGHTS}}[update]
+        self.standard = config.prior.kind == "standard"
+        if self.standard:
+            self.held = {sites.WEIGHTS, sites.LOCS, sites.SCALES}
         if self.held:
             program.guide.globals.hold(self.held)
         program.apart = update == "ifm"
         # A regression's observation scale is global too: at the encoders' pace a short fit would end with intervals far too wide.
-        decayed, global_parameters = program.regularised(), [*program.guide.globals.parameters(), *program.model.likelihood.parameters()]
+        decayed, global_parameters = program.regularised(), [*program.guide.globals.parameters(), *program.model.noise()]
         taken = {id(p) for p in (*decayed, *global_parameters)}
         others = [p for p in program.parameters() if id(p) not in taken]
         fit = config.fit
@@ -75,15 +78,7 @@ class Trainer:
             with torch.no_grad():
                 for batch in self.train.batches(512):
                     self.program.guide.represent(batch.to(self.device))
-        pilot = monitor.sample(self.program, self.train, _PILOT)
-        values = start_values(
-            self.program.structure,
-            monitor.latents(self.program, pilot),
-            pilot.observed.to(self.device),
-            self.config.fit.restarts,
-            self.config.fit.seed,
-        )
-        self.program.start(values)
+        self.program.start(self._start_values())
         for parameter in self.program.guide.globals.parameters():
             self.optimiser.state.pop(parameter, None)
         for name, tensor in self.program.state_dict().items():
@@ -91,6 +86,13 @@ class Trainer:
                 self.average[name] = tensor.detach().clone()
         if self.progress.epoch == 0:
             self.best = dict(self.average)
+
+    def _start_values(self) -> dict[str, Tensor]:
+        structure, fit = self.program.structure, self.config.fit
+        if self.standard:
+            return {name: value.to(self.device) for name, value in standard_values(structure).items()}
+        pilot = monitor.sample(self.program, self.train, _PILOT)
+        return start_values(structure, monitor.latents(self.program, pilot), pilot.observed.to(self.device), fit.restarts, fit.seed)
 
     def run(self, report: Report | None = None) -> None:
         """Fit until the epochs or the patience are used up, then leave the best weights in the program."""
@@ -263,19 +265,19 @@ class Trainer:
             tensors["random.cuda"] = torch.cuda.get_rng_state(self.device)
         # The last checkpoint is written after the best one: a fit that is cut between the two repeats one epoch.
         header = {"progress": asdict(self.progress), "records": self.records, "warned": sorted(self._warned)}
-        checkpoint.write(folder / "checkpoints" / "last.safetensors", tensors, header)
+        checkpoint.write(checkpoint.last(folder), tensors, header)
         write_history(folder, self.records)
 
     def _save_best(self) -> None:
         if self.folder is not None:
             header = {"epoch": self.progress.best_epoch, "apart": self.program.apart, "architectures": self.program.architectures()}
-            checkpoint.write(self.folder / "checkpoints" / "best.safetensors", self.best, header)
+            checkpoint.write(checkpoint.best(self.folder), self.best, header)
 
     def resume(self) -> None:
         """Go on from the folder's last checkpoint. Raises CheckpointError."""
         if self.folder is None:
             raise CheckpointError("resume: this fit has no run folder; pass out=")
-        path = self.folder / "checkpoints" / "last.safetensors"
+        path = checkpoint.last(self.folder)
         tensors, header = checkpoint.read(path)
         try:
             self.progress, self.records = Progress(**header["progress"]), header["records"]
@@ -288,7 +290,7 @@ class Trainer:
                 torch.cuda.set_rng_state(tensors["random.cuda"], self.device)
         except (KeyError, TypeError, ValueError) as error:
             raise CheckpointError(f"{path}: lacks what a fit needs to go on ({error!r}); fit again with --overwrite") from error
-        best, _ = checkpoint.read(self.folder / "checkpoints" / "best.safetensors")
+        best, _ = checkpoint.read(checkpoint.best(self.folder))
         self.best = {name: tensor.to(self.device) for name, tensor in best.items()}
         # More epochs than before, or more patience, may have been asked for.
         self.progress.done = self.progress.epoch >= self.config.fit.epochs or self.progress.waited >= self.config.fit.patience

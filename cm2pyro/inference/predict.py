@@ -1,5 +1,6 @@
 """The posterior predictive of the outcome."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -10,10 +11,10 @@ from torch import Tensor
 
 from cm2pyro.data.dataset import Dataset
 from cm2pyro.data.scaling import Standard
+from cm2pyro.inference.draws import posterior_draws
 from cm2pyro.inference.program import Program
 
 Matrix = NDArray[np.float64]
-_GLOBAL_DRAWS = 20  # mixtures drawn where the global sites have a posterior; the latents' draws are spread over them
 
 
 @dataclass(frozen=True)
@@ -42,43 +43,21 @@ class Prediction:
         return replace(self, mean=mean, sd=self.sd * scaling.scale, q05=q05, q95=q95, log_score=log_score)
 
 
-def predict(program: Program, dataset: Dataset, draws: int, seed: int, batch_size: int = 256) -> Prediction:
+def predict(programs: Sequence[Program], dataset: Dataset, draws: int, seed: int, batch_size: int = 256) -> Prediction:
     """The posterior predictive of every row; the spread of probabilities over draws is the uncertainty that missing data leaves.
 
-    Every row uses the same noise: its numbers depend on the patient, the run, `draws` and `seed` alone.
+    Args:
+        programs: one fit, or the members of an ensemble, whose predictive distributions are averaged.
+        draws: of the latents, for each member. seed: of the noise, see `posterior_draws`.
     """
-    training = program.training
-    program.eval()
-    device = next(program.parameters()).device
-    M, D = len(dataset.names), program.structure.dim
-    generator = torch.Generator().manual_seed(seed)
-    uniform = torch.rand(draws, M, generator=generator)
-    normal = torch.randn(draws, 2, M, D, generator=generator)
-    if program.guide.globals.random:
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            torch.manual_seed(seed)
-            mixtures = [program.draw_mixture() for _ in range(min(draws, _GLOBAL_DRAWS))]
-    else:
-        mixtures = [program.mixture()]
-    groups = torch.arange(draws).tensor_split(len(mixtures))
-    likelihood = program.model.likelihood
+    likelihood = programs[0].model.likelihood
     parts: list[Tensor] = []
     scores: list[Tensor] = []
-    with torch.no_grad():
-        for batch in dataset.batches(batch_size):
-            batch = batch.to(device)
-            represented = program.guide.represent(batch)  # once, whatever the number of mixtures: encoders are what costs
-            z = torch.cat(
-                [
-                    program.guide.draw(batch, mixture, (uniform[group].to(device), normal[group].to(device)), represented)
-                    for mixture, group in zip(mixtures, groups, strict=True)
-                ]
-            )
-            outputs = program.model.outputs(z)
-            parts.append(likelihood.summary(outputs).cpu())
-            known = likelihood.known(batch.labels)
-            score = likelihood.log_score(outputs, batch.labels)
-            scores.append(torch.where(batch.labelled if known is None else known, score, torch.nan).cpu())
-    program.train(training)
+    for drawn in posterior_draws(programs, dataset, draws, seed, batch_size):
+        labels = drawn.batch.labels
+        parts.append(likelihood.summary(drawn.parameters, drawn.log_weights).cpu())
+        known = likelihood.known(labels)
+        score = likelihood.log_score(drawn.parameters, labels, drawn.log_weights)
+        scores.append(torch.where(drawn.batch.labelled if known is None else known, score, torch.nan).cpu())
     mean, sd, q05, q95 = torch.cat(parts, 1).numpy() if parts else np.zeros((4, 0, likelihood.columns))
     return Prediction(mean, sd, q05, q95, torch.cat(scores).numpy() if scores else np.zeros(tuple(dataset.labels.shape)))

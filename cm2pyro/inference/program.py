@@ -13,7 +13,7 @@ from cm2pyro.config import Config
 from cm2pyro.data.dataset import Batch
 from cm2pyro.distributions.mixture import CopulaMixture
 from cm2pyro.encoders import Modules, Restored
-from cm2pyro.guides import Guide, make_guide
+from cm2pyro.guides import ALIGNMENTS, Guide, make_guide, penalty
 from cm2pyro.models import Model, make_model, make_structure
 
 
@@ -89,12 +89,16 @@ class Program(nn.Module):
         return self.structure.build(values, self.apart)
 
     def loss(self, batch: Batch) -> Tensor:
-        """−ELBO of a minibatch per sample of the data set; differentiable."""
+        """−ELBO of a minibatch per sample of the data set, plus the alignment penalty where asked for; differentiable."""
         # Summed over components where that is cheap and something is missing (see CopulaMixture.completions).
         summed = self.config.guide.missing == "conditional" and self.config.prior.coupling == "shared" and not bool(batch.observed.all())
         completions = self.model.likelihood.completions if summed else 0
         with pyro.settings.context(module_local_params=True):
-            return self.elbo(batch, completions=completions) / batch.size
+            loss: Tensor = self.elbo(batch, completions=completions) / batch.size
+        alignment, represented = self.config.alignment, self.guide.represented
+        if alignment.kind != "none" and represented is not None:
+            loss = loss + alignment.weight * penalty(ALIGNMENTS.get(alignment.kind), *represented, batch.observed)
+        return loss
 
     def terms(self, batch: Batch) -> Terms:
         """Terms of the last `loss`."""
@@ -135,7 +139,9 @@ class Program(nn.Module):
 
     def regularised(self) -> list[nn.Parameter]:
         """Matrices of encoders, fusion and head, to which weight decay applies; never global sites or biases."""
-        modules = [self.guide.locals, self.model.fusion, self.model.head]
+        modules: list[nn.Module] = [self.guide.locals, self.model.fusion, self.model.head]
+        if self.model.auxiliary is not None:
+            modules.append(self.model.auxiliary.heads)
         return [p for module in modules for p in module.parameters() if p.dim() > 1]
 
     def l1(self) -> Tensor:

@@ -14,6 +14,8 @@ from cm2pyro import __version__
 from cm2pyro.config import Config
 from cm2pyro.errors import CheckpointError, ConfigError, DataError
 from cm2pyro.files import write_text
+from cm2pyro.inference import checkpoint
+from cm2pyro.inference.ensemble import MEMBERS
 
 CONFIG, PREPROCESSING, HOLDOUT, ENV, HISTORY, LOCK = (
     "config.yaml",
@@ -39,7 +41,7 @@ def check_folder(out: Path, resume: bool, overwrite: bool) -> None:
     if out.exists() and not out.is_dir():
         raise ConfigError(f"{out}: is a file; a run folder is expected; name another")
     filled = out.exists() and any(child.name != LOCK for child in out.iterdir())
-    begun = (out / "checkpoints" / "last.safetensors").is_file()
+    begun = checkpoint.last(out).is_file()
     if resume and not begun:
         remedy = "fit with --overwrite in place of --resume" if filled else "fit without --resume"
         raise CheckpointError(f"{out}: holds no checkpoint to resume; {remedy}")
@@ -55,7 +57,8 @@ def clear(out: Path, overwrite: bool) -> None:
     if overwrite:
         for path in [*(out / name for name in _OURS), out / "tokenizer.json", *out.glob("tokenizer_*.json")]:
             path.unlink(missing_ok=True)
-        shutil.rmtree(out / "checkpoints", ignore_errors=True)
+        for folder in ("checkpoints", MEMBERS):
+            shutil.rmtree(out / folder, ignore_errors=True)
     (out / "checkpoints").mkdir(parents=True, exist_ok=True)
 
 
@@ -121,14 +124,14 @@ def read_history(out: Path) -> list[dict[str, Any]]:
 
 
 def check_resumable(out: Path, config: Config, state: dict[str, Any]) -> None:
-    """Refuse to go on with another config or other training data than the run's; more epochs or patience are fine.
+    """Refuse to go on with another config or other training data than the run's; more epochs, patience or members are fine.
 
     Raises:
         ConfigError: names the first key that differs. DataError: the training data give other scalings.
     """
     then, now = _flat(read_config(out).to_dict()), _flat(config.to_dict())
     for key in sorted(set(then) | set(now)):
-        if key not in ("fit.epochs", "fit.patience") and then.get(key) != now.get(key):
+        if key not in ("fit.epochs", "fit.patience", "fit.ensemble") and then.get(key) != now.get(key):
             raise ConfigError(
                 f"--resume: {key} is {now.get(key)!r}, and the run in {out} has {then.get(key)!r}; "
                 f"resume with its own {CONFIG}, or start anew"

@@ -22,6 +22,12 @@ def start_values(structure: MixtureStructure, z: Tensor, observed: Tensor, resta
     return values | structure.copula.start(tau)
 
 
+def standard_values(structure: MixtureStructure) -> dict[str, Tensor]:
+    """Values of the global sites that make the prior N(0, I): one component, nothing between modalities."""
+    shape = (structure.modalities, 1, structure.dim)
+    return {sites.WEIGHTS: torch.ones(1), sites.LOCS: torch.zeros(shape), sites.SCALES: torch.ones(shape)}
+
+
 def start_margins(structure: MixtureStructure, z: Tensor, observed: Tensor, restarts: int, seed: int) -> tuple[dict[str, Tensor], Tensor]:
     """Values of the sites that no copula family changes, and the residuals' Kendall's tau.
 

@@ -22,7 +22,7 @@ def validate(program: Program, dataset: Dataset, seed: int) -> tuple[float | Non
     labelled = dataset.labelled.numpy()
     if not labelled.any():
         return None, None
-    prediction = predict(program, dataset, _DRAWS, seed)
+    prediction = predict([program], dataset, _DRAWS, seed)
     if labels.ndim == 2:
         known = labels >= 0
         scored = [roc_auc_score(labels[rows, j], prediction.mean[rows, j]) for j, rows in enumerate(known.T) if _both(labels[rows, j])]

@@ -7,6 +7,7 @@ from torch import Tensor
 from cm2pyro.config import Config
 from cm2pyro.distributions.mixture import CopulaMixture
 from cm2pyro.distributions.structure import MixtureStructure
+from cm2pyro.models.auxiliary import AuxiliaryHeads
 from cm2pyro.models.fusion import FUSIONS
 from cm2pyro.models.generative import Model
 from cm2pyro.models.likelihoods import LIKELIHOODS
@@ -40,15 +41,19 @@ def check_model(config: Config) -> None:
 def make_model(config: Config, classes: int, build: Callable[[dict[str, Tensor]], CopulaMixture]) -> Model:
     """The model of a config for that many classes (or labels); build: values of the global sites -> mixture."""
     structure = make_structure(config)
+    names, likelihood = tuple(config.modalities), LIKELIHOODS.get(config.task.type, "task.type")
+    weight = config.fit.auxiliary
+    auxiliary = AuxiliaryHeads(names, config.latent.dim, [likelihood(classes) for _ in names], weight) if weight else None
     fusion = FUSIONS.get(config.fusion.kind, "fusion.kind")(
         len(config.modalities), config.latent.dim, **FUSIONS.options(config.fusion.kind, config.fusion.options, "fusion", ("kind",))
     )
     return Model(
-        tuple(config.modalities),
+        names,
         build,
         site_priors(structure, config.priors),
         fusion,
-        LIKELIHOODS.get(config.task.type, "task.type")(classes),
+        likelihood(classes),
         config.fit.beta,
         scores_missing=config.guide.missing == "marginal",
+        auxiliary=auxiliary,
     )

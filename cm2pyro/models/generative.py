@@ -14,6 +14,7 @@ from cm2pyro import sites
 from cm2pyro.data.dataset import Batch
 from cm2pyro.distributions.latents import LatentChain
 from cm2pyro.distributions.mixture import CopulaMixture
+from cm2pyro.models.auxiliary import AuxiliaryHeads
 from cm2pyro.models.likelihoods import Likelihood
 
 
@@ -26,6 +27,7 @@ class Model(nn.Module):
             z_im ~ p(z_m | z_i1 … z_i(m−1))     for m = 2 … M            one site `z_<modality>` each, missing or not;
                                                                         together the copula mixture, its component t summed out
             y_i  ~ Likelihood(head(fusion(z_i1 … z_iM)))                where labelled
+            y_i  ~ Likelihood_m(head_m(z_im))   for observed m           auxiliary heads, if asked for (see `AuxiliaryHeads`)
 
     Which latents are scored: with `scores_missing` all of them; otherwise those of the observed modalities, so that a
     row contributes log p(z_observed). That is exact for a guide that draws the missing ones from the model's own
@@ -38,6 +40,7 @@ class Model(nn.Module):
     Args:
         names: the modalities. build: values of the global sites -> mixture. priors: of the global sites.
         fusion: (..., M, D) -> (..., width), with attribute `width`. beta: weight of the latents' and global terms.
+        auxiliary: heads of single modalities, or None.
     """
 
     def __init__(
@@ -49,6 +52,7 @@ class Model(nn.Module):
         likelihood: Likelihood,
         beta: float,
         scores_missing: bool,
+        auxiliary: AuxiliaryHeads | None = None,
     ) -> None:
         super().__init__()
         self.names = names
@@ -59,10 +63,16 @@ class Model(nn.Module):
         self.likelihood = likelihood
         self.beta = beta
         self.scores_missing = scores_missing
+        self.auxiliary = auxiliary
 
     def sample_globals(self) -> dict[str, Tensor]:
         """The global sites alone; what global guides are built on."""
         return {name: pyro.sample(name, prior) for name, prior in self.priors.items()}
+
+    def noise(self) -> list[nn.Parameter]:
+        """Observation scales of the outcome, where its likelihood has any."""
+        auxiliary = [] if self.auxiliary is None else self.auxiliary.likelihoods.parameters()
+        return [*self.likelihood.parameters(), *auxiliary]
 
     def outputs(self, z: Tensor) -> Tensor:
         """Outputs of the outcome head: z (..., M, D) -> (..., outputs)."""
@@ -99,4 +109,6 @@ class Model(nn.Module):
             outcome = self.outcome_dist(z, log_weights, self.likelihood.known(batch.labels))
             labels = self.likelihood.labels(batch.labels, z.dtype)
             pyro.sample(sites.OUTCOME, outcome.mask(batch.labelled), obs=labels)
+            if self.auxiliary is not None:
+                self.auxiliary(z[0] if completions else z, batch.observed, batch.labels, batch.labelled)
         return z

@@ -11,6 +11,7 @@ from cm2pyro.registry import Registry
 _CLIP = 1e-7  # a sure and wrong probability costs 16.1 and not infinity
 _LEAST_NOISE = 0.01  # sd of the training labels; with none a fit that interpolates would have no lower bound
 _QUANTILES = (0.05, 0.95)
+_ROUNDING = 1e-9  # of a sum of weights
 
 
 class Likelihood(nn.Module):
@@ -49,12 +50,23 @@ class Likelihood(nn.Module):
         components = self.distribution(outputs.movedim(0, 1), None if known is None else known[:, None])
         return dist.MixtureSameFamily(dist.Categorical(logits=log_weights.mT, validate_args=False), components, validate_args=False)
 
-    def summary(self, outputs: Tensor) -> Tensor:
-        """What is predicted from S draws: outputs (S, B, outputs) -> (4, B, columns) float64, mean, sd, 5% and 95% quantile."""
+    def predictive(self, outputs: Tensor) -> Tensor:
+        """What a draw says about the outcome, (..., outputs) -> (..., P) float64: probabilities; of a number location and scale.
+
+        Those of several fits can stand side by side as draws.
+        """
         raise NotImplementedError
 
-    def log_score(self, outputs: Tensor, labels: Tensor) -> Tensor:
-        """log of the predictive density of a batch's labels: (S, B, outputs), (B, …) -> like labels, float64.
+    def summary(self, parameters: Tensor, log_weights: Tensor | None = None) -> Tensor:
+        """What is predicted from S draws: parameters (S, B, P) -> (4, B, columns) float64, mean, sd, 5% and 95% quantile.
+
+        Args:
+            log_weights: (S, B) of the draws, summing to 1 over them; None: equal.
+        """
+        raise NotImplementedError
+
+    def log_score(self, parameters: Tensor, labels: Tensor, log_weights: Tensor | None = None) -> Tensor:
+        """log of the predictive density of a batch's labels: (S, B, P), (B, …), (S, B) -> like labels, float64.
 
         The density is the mean over the draws. Where there is no label the value means nothing.
         """
@@ -68,13 +80,20 @@ class Discrete(Likelihood):
         """(..., outputs) -> (..., columns)."""
         raise NotImplementedError
 
-    def summary(self, outputs: Tensor) -> Tensor:
-        p = self.probabilities(outputs).double()
-        return torch.stack([p.mean(0), p.std(0, unbiased=False), *torch.quantile(p, p.new_tensor(_QUANTILES), dim=0)])
+    def predictive(self, outputs: Tensor) -> Tensor:
+        return self.probabilities(outputs).double()
 
-    def log_score(self, outputs: Tensor, labels: Tensor) -> Tensor:
-        p = self.probabilities(outputs).double().mean(0)
-        return p.gather(1, labels[:, None])[:, 0].clamp(_CLIP, 1).log()
+    def summary(self, parameters: Tensor, log_weights: Tensor | None = None) -> Tensor:
+        p = parameters
+        if log_weights is None:
+            return torch.stack([p.mean(0), p.std(0, unbiased=False), *torch.quantile(p, p.new_tensor(_QUANTILES), dim=0)])
+        mean = weighted_mean(p, log_weights)
+        return torch.stack(
+            [mean, weighted_mean((p - mean) ** 2, log_weights).sqrt(), *(weighted_quantile(p, log_weights, q) for q in _QUANTILES)]
+        )
+
+    def log_score(self, parameters: Tensor, labels: Tensor, log_weights: Tensor | None = None) -> Tensor:
+        return weighted_mean(parameters, log_weights).gather(1, labels[:, None])[:, 0].clamp(_CLIP, 1).log()
 
 
 class Binary(Discrete):
@@ -127,9 +146,8 @@ class Multilabel(Discrete):
     def known(self, labels: Tensor) -> Tensor:
         return labels >= 0
 
-    def log_score(self, outputs: Tensor, labels: Tensor) -> Tensor:
-        p = self.probabilities(outputs)
-        return torch.where(labels > 0, p, 1 - p).double().mean(0).clamp(_CLIP, 1).log()
+    def log_score(self, parameters: Tensor, labels: Tensor, log_weights: Tensor | None = None) -> Tensor:
+        return weighted_mean(torch.where(labels > 0, parameters, 1 - parameters), log_weights).clamp(_CLIP, 1).log()
 
 
 class Regression(Likelihood):
@@ -156,24 +174,48 @@ class Regression(Likelihood):
     def labels(self, labels: Tensor, dtype: torch.dtype) -> Tensor:
         return labels.to(dtype)
 
-    def summary(self, outputs: Tensor) -> Tensor:
+    def predictive(self, outputs: Tensor) -> Tensor:
+        loc = outputs[..., 0].double()
+        return torch.stack([loc, self.scale.double().expand(loc.shape)], -1)
+
+    def summary(self, parameters: Tensor, log_weights: Tensor | None = None) -> Tensor:
         """Mean, sd and quantiles of the outcome itself: a mixture over draws of normals, observation noise included."""
-        draws, scale = outputs[..., 0].double(), self.scale.double()
-        sd = (draws.var(0, unbiased=False) + scale**2).sqrt()
-        return torch.stack([draws.mean(0), sd, *(_mixture_quantile(draws, scale, q) for q in _QUANTILES)])[..., None]
+        locs, scales = parameters.unbind(-1)
+        mean = weighted_mean(locs, log_weights)
+        sd = weighted_mean((locs - mean) ** 2 + scales**2, log_weights).sqrt()
+        return torch.stack([mean, sd, *(_mixture_quantile(locs, scales, log_weights, q) for q in _QUANTILES)])[..., None]
 
-    def log_score(self, outputs: Tensor, labels: Tensor) -> Tensor:
-        each = torch.distributions.Normal(outputs[..., 0].double(), self.scale.double(), validate_args=False).log_prob(labels.double())
-        return each.logsumexp(0) - math.log(len(outputs))
+    def log_score(self, parameters: Tensor, labels: Tensor, log_weights: Tensor | None = None) -> Tensor:
+        locs, scales = parameters.unbind(-1)
+        each = torch.distributions.Normal(locs, scales, validate_args=False).log_prob(labels.double())
+        return (each - math.log(len(each)) if log_weights is None else each + log_weights).logsumexp(0)
 
 
-def _mixture_quantile(locs: Tensor, scale: Tensor, q: float) -> Tensor:
-    """Quantile of the even mixture of S normals: locs (S, B), scale () -> (B,), by bisection to 1e-12 of the bracket."""
-    alone = scale * torch.special.ndtri(locs.new_tensor(q))
-    low, high = locs.amin(0) + alone, locs.amax(0) + alone  # between the quantiles of the outermost normals
+def weighted_mean(values: Tensor, log_weights: Tensor | None) -> Tensor:
+    """Mean over draws: values (S, B, …), log_weights (S, B) or None for equal ones -> (B, …)."""
+    if log_weights is None:
+        return values.mean(0)
+    return (values * log_weights.exp().reshape(*log_weights.shape, *(1,) * (values.dim() - 2))).sum(0)
+
+
+def weighted_quantile(values: Tensor, log_weights: Tensor, q: float) -> Tensor:
+    """Quantile over draws: values (S, B, C), log_weights (S, B) -> (B, C), the least draw up to which the weights reach q.
+
+    Not interpolated: between two draws one of which has nearly all the weight there is nothing to interpolate.
+    """
+    ordered, order = values.sort(0)
+    upto = log_weights.exp()[..., None].expand_as(values).gather(0, order).cumsum(0)
+    first = (upto < q - _ROUNDING).sum(0, keepdim=True).clamp_max(len(values) - 1)
+    return ordered.gather(0, first)[0]
+
+
+def _mixture_quantile(locs: Tensor, scales: Tensor, log_weights: Tensor | None, q: float) -> Tensor:
+    """Quantile of a mixture of S normals: (S, B) each -> (B,), by bisection to 1e-12 of the bracket."""
+    alone = locs + scales * torch.special.ndtri(locs.new_tensor(q))
+    low, high = alone.amin(0), alone.amax(0)  # between the quantiles of the outermost normals
     for _ in range(40):
         middle = (low + high) / 2
-        below = torch.special.ndtr((middle - locs) / scale).mean(0) < q
+        below = weighted_mean(torch.special.ndtr((middle - locs) / scales), log_weights) < q
         low, high = torch.where(below, middle, low), torch.where(below, high, middle)
     return (low + high) / 2
 

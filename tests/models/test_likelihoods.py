@@ -9,7 +9,7 @@ from scipy.optimize import brentq
 from scipy.stats import norm
 
 from cm2pyro.models import LIKELIHOODS
-from cm2pyro.models.likelihoods import Multilabel, Regression
+from cm2pyro.models.likelihoods import Multilabel, Regression, weighted_quantile
 
 DOUBLE = torch.float64
 
@@ -27,9 +27,14 @@ def test_several_labels_are_independent_binary_ones() -> None:
     assert p.shape == (5, 7, 3)
     for j in range(3):
         # Vectorised sigmoids of strided and packed numbers differ in the last bit.
-        torch.testing.assert_close(several.summary(outputs)[..., j], one.summary(outputs[..., j : j + 1])[..., 1], rtol=0, atol=2e-7)
-        expected = one.log_score(outputs[..., j : j + 1], labels[:, j])
-        torch.testing.assert_close(several.log_score(outputs, labels)[:, j], expected, rtol=1e-6, atol=1e-6)
+        torch.testing.assert_close(
+            several.summary(several.predictive(outputs))[..., j],
+            one.summary(one.predictive(outputs[..., j : j + 1]))[..., 1],
+            rtol=0,
+            atol=2e-7,
+        )
+        expected = one.log_score(one.predictive(outputs[..., j : j + 1]), labels[:, j])
+        torch.testing.assert_close(several.log_score(several.predictive(outputs), labels)[:, j], expected, rtol=1e-6, atol=1e-6)
 
 
 def test_an_empty_label_drops_out_alone() -> None:
@@ -102,7 +107,7 @@ def test_the_prediction_of_a_number_is_a_mixture_of_normals_over_draws() -> None
         number.raw_scale.fill_(-1.0)
     scale = number.scale.double().item()
     outputs = torch.cat([torch.randn(37, 6, 1), torch.full((37, 2, 1), 0.3), 30 * torch.randn(37, 2, 1)], 1)
-    mean, sd, low, high = number.summary(outputs)[..., 0].detach().numpy()
+    mean, sd, low, high = number.summary(number.predictive(outputs))[..., 0].detach().numpy()
     locs = outputs[..., 0].double().numpy()
     np.testing.assert_allclose(mean, locs.mean(0))
     np.testing.assert_allclose(sd, np.sqrt((scale**2 + locs**2).mean(0) - locs.mean(0) ** 2))
@@ -112,7 +117,7 @@ def test_the_prediction_of_a_number_is_a_mixture_of_normals_over_draws() -> None
             assert found[row] == pytest.approx(expected, abs=1e-8)
     labels = torch.randn(10)
     expected = np.log(norm(locs, scale).pdf(labels.numpy()).mean(0))
-    found_score = number.log_score(outputs, labels).detach().numpy()
+    found_score = number.log_score(number.predictive(outputs), labels).detach().numpy()
     # Far from every draw the density underflows, its logarithm does not.
     assert np.isfinite(found_score).all()
     near = np.isfinite(expected)
@@ -122,4 +127,49 @@ def test_the_prediction_of_a_number_is_a_mixture_of_normals_over_draws() -> None
 def test_sure_and_wrong_costs_a_bounded_amount() -> None:
     outputs = torch.full((3, 1, 1), 200.0)
     for likelihood, label in ((LIKELIHOODS.get("binary")(2), torch.tensor([0])), (Multilabel(1), torch.tensor([[0]]))):
-        assert likelihood.log_score(outputs, label).item() == pytest.approx(math.log(1e-7))
+        assert likelihood.log_score(likelihood.predictive(outputs), label).item() == pytest.approx(math.log(1e-7))
+
+
+def test_draws_with_weights_stand_for_repeated_draws() -> None:
+    """Weights 3/6, 2/6, 1/6 give the mean, the spread and the score of six draws, three of them alike, two of them alike."""
+    torch.manual_seed(5)
+    repeats = torch.tensor([3, 2, 1])
+    log_weights = (repeats / 6).double().log()[:, None].expand(3, 4)
+    for task, classes, labels in (
+        ("binary", 2, torch.tensor([0, 1, 1, 0])),
+        ("multilabel", 2, torch.randint(0, 2, (4, 2))),
+        ("regression", 0, torch.randn(4)),
+    ):
+        likelihood = LIKELIHOODS.get(task)(classes)
+        few = likelihood.predictive(torch.randn(3, 4, likelihood.outputs)).detach()
+        many = few.repeat_interleave(repeats, 0)
+        found, expected = likelihood.summary(few, log_weights), likelihood.summary(many)
+        torch.testing.assert_close(found[:2], expected[:2])
+        even = torch.full((6, 4), -math.log(6), dtype=DOUBLE)
+        torch.testing.assert_close(found, likelihood.summary(many, even))
+        torch.testing.assert_close(likelihood.log_score(few, labels, log_weights), likelihood.log_score(many, labels))
+
+
+def test_weighted_quantiles() -> None:
+    torch.manual_seed(6)
+    values = torch.randn(37, 5, 2, dtype=DOUBLE)
+    even = torch.full((37, 5), -math.log(37), dtype=DOUBLE)
+    for q in (0.05, 0.5, 0.95):
+        np.testing.assert_array_equal(weighted_quantile(values, even, q), np.quantile(values, q, axis=0, method="inverted_cdf"))
+    # Many draws from a proposal, reweighted to the target: normal quantiles, with a tolerance of four standard errors.
+    n = 200_000
+    z = 1.5 * torch.randn(n, 1, 1, dtype=DOUBLE)
+    log_weights = (torch.distributions.Normal(0.5, 1.0).log_prob(z) - torch.distributions.Normal(0.0, 1.5).log_prob(z))[..., 0].log_softmax(
+        0
+    )
+    effective = 1 / log_weights.exp().square().sum().item()
+    for q in (0.05, 0.95):
+        target = norm(0.5, 1)
+        error = math.sqrt(q * (1 - q) / effective) / target.pdf(target.ppf(q))
+        assert weighted_quantile(z, log_weights, q).item() == pytest.approx(target.ppf(q), abs=4 * error)
+    # A single draw, and all weight on one.
+    assert weighted_quantile(values[:1], even[:1], 0.05).equal(values[0])
+    sure = torch.full((37, 5), -torch.inf, dtype=DOUBLE)
+    sure[11] = 0.0
+    for q in (0.05, 0.5, 0.95):
+        assert weighted_quantile(values, sure, q).equal(values[11])

@@ -1,0 +1,110 @@
+"""Draws of the latents given what is observed, and what each says about the outcome."""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from cm2pyro.data.dataset import Batch, Dataset
+from cm2pyro.distributions.mixture import CopulaMixture
+from cm2pyro.guides.imputation import Noise
+from cm2pyro.inference.program import Program
+
+_GLOBAL_DRAWS = 20  # mixtures drawn where the global sites have a posterior; the latents' draws are spread over them
+
+
+@dataclass(frozen=True)
+class Member:
+    """Draws of one fit for a batch.
+
+    Attributes:
+        program: the fit. mixtures: its prior, at one or several draws of the global sites.
+        represented: loc and scale of the observed latents, (B, M, D) each. z: (S, B, M, D).
+        parameters: (S, B, P), see `Likelihood.predictive`. log_weights: (S, B), summing to 1 over S; None: equal.
+    """
+
+    program: Program
+    mixtures: list[CopulaMixture]
+    represented: tuple[Tensor, Tensor]
+    z: Tensor
+    parameters: Tensor
+    log_weights: Tensor | None
+
+
+@dataclass(frozen=True)
+class Draws:
+    """Draws of all members of an ensemble for a batch; a single fit is an ensemble of one."""
+
+    batch: Batch
+    members: list[Member]
+
+    @property
+    def parameters(self) -> Tensor:
+        """(S in all, B, P)."""
+        return torch.cat([member.parameters for member in self.members])
+
+    @property
+    def log_weights(self) -> Tensor | None:
+        """(S in all, B): members count alike."""
+        if all(member.log_weights is None for member in self.members):
+            return None
+        each = [
+            member.parameters.new_full(member.parameters.shape[:2], -math.log(len(member.parameters)))
+            if member.log_weights is None
+            else member.log_weights
+            for member in self.members
+        ]
+        return torch.cat(each) - math.log(len(each))
+
+
+def shared_noise(draws: int, modalities: int, dim: int, seed: int, device: torch.device) -> Noise:
+    """Uniform (S, M) and standard normal (S, 2, M, D): the same for every row, and on every device."""
+    generator = torch.Generator().manual_seed(seed)
+    uniform = torch.rand(draws, modalities, generator=generator)
+    return uniform.to(device), torch.randn(draws, 2, modalities, dim, generator=generator).to(device)
+
+
+def mixtures_of(program: Program, draws: int, seed: int) -> list[CopulaMixture]:
+    """The prior over the latents: at the point estimate of the global sites, or at draws of them where they have a posterior."""
+    if not program.guide.globals.random:
+        return [program.mixture()]
+    device = next(program.parameters()).device
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        return [program.draw_mixture() for _ in range(min(draws, _GLOBAL_DRAWS))]
+
+
+def posterior_draws(programs: Sequence[Program], dataset: Dataset, draws: int, seed: int, batch_size: int = 256) -> Iterator[Draws]:
+    """Draws for every row, batch by batch, `draws` for each member.
+
+    Every row uses the same noise: its numbers depend on the patient, the run, `draws` and `seed` alone.
+    """
+    device = next(programs[0].parameters()).device
+    training = [program.training for program in programs]
+    for program in programs:
+        program.eval()
+    mixtures = [mixtures_of(program, draws, seed) for program in programs]
+    uniform, normal = shared_noise(draws, len(dataset.names), programs[0].structure.dim, seed, device)
+    try:
+        with torch.no_grad():
+            for batch in dataset.batches(batch_size):
+                batch = batch.to(device)
+                yield Draws(batch, [_member(*each, batch, (uniform, normal)) for each in zip(programs, mixtures, strict=True)])
+    finally:
+        for program, mode in zip(programs, training, strict=True):
+            program.train(mode)
+
+
+def _member(program: Program, mixtures: list[CopulaMixture], batch: Batch, noise: Noise) -> Member:
+    represented = program.guide.represent(batch)  # once, whatever the number of mixtures: encoders are what costs
+    groups = torch.arange(len(noise[0]), device=noise[0].device).tensor_split(len(mixtures))
+    z = torch.cat(
+        [
+            program.guide.draw(batch, mixture, (noise[0][group], noise[1][group]), represented)
+            for mixture, group in zip(mixtures, groups, strict=True)
+        ]
+    )
+    parameters = program.model.likelihood.predictive(program.model.outputs(z))
+    return Member(program, mixtures, represented, z, parameters, None)
