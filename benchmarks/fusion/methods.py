@@ -40,7 +40,11 @@ NETS: dict[str, tuple[type[FusionNet], Options]] = {
     "cm2_printed": (CM2Printed, {}),
 }
 BOOSTING: Options = TRIALS[0]
-OURS: dict[str, Options] = {"ours": {}, "ours_independence": {"prior.copula.family": "independence"}}
+OURS: dict[str, Options] = {
+    "ours": {},
+    "ours_ensemble": {"fit.ensemble": 5},
+    "ours_independence": {"prior.copula.family": "independence"},
+}
 _ALONE, _DROPOUT = "only_", "+dropout"
 _RATE = 0.3  # of modality dropout, where the config has none
 

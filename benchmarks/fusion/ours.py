@@ -45,9 +45,10 @@ def fit_ours(fold: Fold, seed: int, dropout: float, options: Options) -> Callabl
         dropout: in place of `fit.modality_dropout`, where it is not 0. options: further keys of the config, as `a.b`.
     """
     raw = fold.config.to_dict()
-    changed = {"fit.seed": seed, **({"fit.modality_dropout": dropout} if dropout else {}), **options}
-    for key, value in changed.items():
+    for key, value in (options | ({"fit.modality_dropout": dropout} if dropout else {})).items():
         apply_override(raw, f"{key}={value}")
+    # Members of an ensemble have the seeds from fit.seed on: no two ensembles share one.
+    raw["fit"]["seed"] = seed = seed * raw["fit"]["ensemble"]
     model = CM2(Config.from_dict(raw))
     kept = dict(zip(fold.train.ids + fold.val.ids, fold.kept(), strict=True))
     model.preparation = Masked(model.preparation.task, model.preparation.kinds, kept=kept)
@@ -56,6 +57,6 @@ def fit_ours(fold: Fold, seed: int, dropout: float, options: Options) -> Callabl
     rows = model.preparation.transform(fold.testing, labels=True)
 
     def predicted(mask: Mask) -> NDArray[np.float64]:
-        return predict(model.program, rows.with_observed(rows.observed & torch.from_numpy(mask)), _DRAWS, seed).mean[:, 1]
+        return predict(model.programs, rows.with_observed(rows.observed & torch.from_numpy(mask)), _DRAWS, seed).mean[:, 1]
 
     return predicted

@@ -103,7 +103,7 @@ def default_methods(modalities: tuple[str, ...], complete_cases: bool) -> list[s
     """All methods, those that differ by it with and without modality dropout; with complete cases the two that ask about the copula."""
     if complete_cases:
         return ["ours", "ours_independence"]
-    plain = known_methods(modalities)
+    plain = [name for name in known_methods(modalities) if name not in ("ours_ensemble", "ours_independence")]
     alone = [name for name in plain if name.startswith("only_")]
     return [*(both for name in plain if name not in alone for both in (name, f"{name}+dropout")), *alone]
 

@@ -20,7 +20,7 @@ CONFIG = {
     "latent": {"dim": 3},
     "prior": {"components": 2},
     "fusion": {"kind": "mlp", "layers": 0},
-    "fit": {"epochs": 8, "batch_size": 32, "lr": 1e-2, "weight_decay": 0.01, "l1": 1e-4, "ema": 0.9, "patience": 8, "restarts": 1},
+    "fit": {"epochs": 6, "batch_size": 32, "lr": 1e-2, "weight_decay": 0.01, "l1": 1e-4, "ema": 0.9, "patience": 6, "restarts": 1},
 }
 
 

@@ -59,7 +59,7 @@ def made(config: Config, manifest_path: Path, tmp_path_factory: pytest.TempPathF
     folder = tmp_path_factory.mktemp("table")
     (folder / "config.yaml").write_text(yaml.dump(config.to_dict()))
     arguments = ["--train", str(manifest_path), "--config", str(folder / "config.yaml"), "--out", str(folder / "out")]
-    arguments += ["--folds", "2", "--seeds", "2", "--mask", NATURAL, "--mask", "mcar:0.7@b,c", "--set", "fit.epochs=3"]
+    arguments += ["--folds", "2", "--seeds", "2", "--mask", NATURAL, "--mask", "mcar:0.7@b,c", "--set", "fit.epochs=2"]
     result = CliRunner().invoke(table.main, [*arguments, "--methods", "ours,concat,only_c"])
     assert result.exit_code == 0, result.output
     return arguments, folder / "out"
@@ -79,7 +79,7 @@ def test_a_cut_table_goes_on_where_it_was(made: tuple[list[str], Path]) -> None:
 
 def test_other_settings_are_refused(made: tuple[list[str], Path]) -> None:
     arguments, _ = made
-    result = CliRunner().invoke(table.main, [*arguments, "--methods", "concat", "--set", "fit.epochs=4"])
+    result = CliRunner().invoke(table.main, [*arguments, "--methods", "concat", "--set", "fit.epochs=3"])
     assert result.exit_code == 2
     assert "another 'config'" in result.output
     assert CliRunner().invoke(table.main, [*arguments, "--methods", "conkat"]).exit_code == 2
@@ -123,9 +123,8 @@ def test_the_paired_interval_is_that_of_the_differences() -> None:
     assert row["high"] - row["low"] == pytest.approx(2 * 1.96 * each.std() / 2000**0.5, rel=0.1)
 
 
-@pytest.mark.parametrize("name", ["table", "report"])
-def test_the_commands_run_from_the_repository(name: str, root: Path) -> None:
-    command = [sys.executable, f"benchmarks/fusion/{name}.py", "--help"]
+def test_the_command_runs_from_the_repository(root: Path) -> None:
+    command = [sys.executable, "benchmarks/fusion/table.py", "--help"]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "Usage" in done.stdout
