@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 import torch
 
-from cm2pyro.config import Config, apply_override
+from cm2pyro.config import Config
+from cm2pyro.config_file import apply_override
 from cm2pyro.data.dataset import Dataset
 from cm2pyro.data.manifest import Manifest, read_manifest
 from cm2pyro.data.missingness import hide

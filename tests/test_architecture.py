@@ -10,7 +10,7 @@ from cm2pyro.cli import main
 
 # A room may import from rooms of a lower number, and from itself; models and guides stand side by side.
 ORDER = {
-    "errors": 0, "sites": 0, "files": 1, "registry": 1, "config": 2, "data": 3, "distributions": 2.5, "encoders": 4,
+    "errors": 0, "sites": 0, "files": 1, "registry": 1, "config_file": 1.5, "config": 2, "data": 3, "distributions": 2.5, "encoders": 4,
     "models": 5, "guides": 5, "inference": 6, "diagnostics": 7, "api": 8, "cli": 9, "__init__": 10, "__main__": 10,
 }  # fmt: skip
 
@@ -30,7 +30,7 @@ def test_imports_go_one_way(root: Path) -> None:
                 assert name == room or ORDER[name] < ORDER[room], f"{path.relative_to(root)} imports cm2pyro.{name}"
 
 
-@pytest.mark.parametrize("config", sorted((Path(__file__).parents[1] / "configs").glob("*.yaml")), ids=lambda path: path.name)
+@pytest.mark.parametrize("config", sorted((Path(__file__).parents[1] / "configs").rglob("*.yaml")), ids=lambda path: path.name)
 def test_shipped_configs_are_good(config: Path) -> None:
     CM2.from_config(config)
 

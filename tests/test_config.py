@@ -5,11 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from cm2pyro.config import Config, apply_override, read_yaml
+from cm2pyro.config import Config
+from cm2pyro.config_file import apply_override, read_yaml
 from cm2pyro.encoders import check_encoders
 from cm2pyro.errors import ConfigError
 
@@ -264,7 +266,7 @@ def test_a_table_may_be_named_like_anything(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("", ["expected a mapping with the keys task, modalities", "found NoneType"]),
+        ("", ["expected a mapping of sections such as modalities and fit", "found NoneType"]),
         ("- a\n- b\n", ["expected a mapping", "found list"]),
         ("just words\n", ["found str"]),
         ("fit: {lr: 1\n", ["line 2", "not valid YAML", "mend the file"]),
@@ -446,3 +448,34 @@ JSON = st.recursive(
 def test_any_value_is_read_or_refused(key: str, value: Any) -> None:
     raw = {"modalities": {"ehr": {"kind": "timeseries", "encoder": "lstm"}}} | {key: value}
     assert len(outcome(lambda: Config.from_dict(raw)).splitlines()) <= 1
+
+
+def test_a_config_built_on_another(tmp_path: Path) -> None:
+    whole = {"modalities": {"a": {"kind": "embedding", "encoder": "mlp", "hidden": 8}}, "fit": {"epochs": 7, "lr": 1e-2}}
+    (tmp_path / "base.yaml").write_text(yaml.safe_dump(whole))
+    (tmp_path / "deeper").mkdir()
+    (tmp_path / "deeper" / "one.yaml").write_text("base: ../base.yaml\nfit: {lr: 1e-4}\nmodalities: {a: {hidden: 16}}\n")
+    (tmp_path / "two.yaml").write_text("base: deeper/one.yaml\nprior: {components: 2}\n")
+    config = Config.from_file(tmp_path / "two.yaml", ("fit.epochs=9",))
+    assert (config.fit.epochs, config.fit.lr, config.prior.components) == (9, 1e-4, 2)
+    assert config.modalities["a"].options == {"hidden": 16}
+    assert config.modalities["a"].kind == "embedding"
+    # What is written is the whole.
+    config.to_file(tmp_path / "resolved.yaml")
+    assert "base" not in read_yaml(tmp_path / "resolved.yaml")
+    assert Config.from_file(tmp_path / "resolved.yaml") == config
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("base: absent.yaml\n", ["absent.yaml: cannot be read (No such file or directory)"]),
+        ("base: [a]\n", ["config.yaml: base: found ['a'], expected the name of a YAML file"]),
+        ("base: config.yaml\n", ["base: more than 10 files name one another", "look for a circle"]),
+        ("base: list.yaml\n", ["list.yaml: expected a mapping of sections", "found list"]),
+    ],
+)
+def test_bases_that_are_none(tmp_path: Path, text: str, says: list[str]) -> None:
+    (tmp_path / "list.yaml").write_text("[1, 2]\n")
+    path = written(tmp_path, text)
+    refusal(lambda: Config.from_file(path), *says)

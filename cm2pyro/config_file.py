@@ -1,0 +1,121 @@
+"""Configs as YAML files: read with care, built on one another, overridden from the command line, written."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from cm2pyro.errors import ConfigError
+from cm2pyro.files import write_text
+from cm2pyro.registry import one_line
+
+_BASE = "base"  # a config may name another that it changes
+_MOST_BASES = 10
+
+
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """A YAML mapping; with the key `base`, the one of that file with the rest of this one put over it, section by section.
+
+    `base` is relative to the folder of the file that names it.
+
+    Raises:
+        ConfigError: not readable, not YAML, aliases, not a mapping, bases that lead round in a circle.
+    """
+    return _built(Path(path), _MOST_BASES)
+
+
+def _built(path: Path, most: int) -> dict[str, Any]:
+    raw = _read(path)
+    if _BASE not in raw:
+        return raw
+    base = raw.pop(_BASE)
+    if not isinstance(base, str):
+        raise ConfigError(f"{path}: base: found {one_line(base, 60)}, expected the name of a YAML file beside this one; write one")
+    if most == 0:
+        raise ConfigError(f"{path}: base: more than {_MOST_BASES} files name one another; look for a circle")
+    return _over(_built(path.parent / base, most - 1), raw)
+
+
+def _over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """`above` put over `below`, mapping by mapping."""
+    merged = dict(below)
+    for key, value in above.items():
+        under = below.get(key)
+        merged[key] = _over(under, value) if isinstance(under, dict) and isinstance(value, dict) else value
+    return merged
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "not UTF-8 text"
+        raise ConfigError(f"{path}: cannot be read ({reason}); expected a YAML file; name one") from error
+    raw = _parse(text, str(path), "mend the file")
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{path}: expected a mapping of sections such as modalities and fit; found {type(raw).__name__}")
+    return raw
+
+
+def _parse(text: str, where: str, remedy: str) -> Any:
+    try:
+        # Aliases are refused: a few lines of them can unfold into gigabytes.
+        for event in yaml.parse(text, Loader=yaml.SafeLoader):
+            if isinstance(event, yaml.AliasEvent):
+                line = f", line {event.start_mark.line + 1}" if event.start_mark else ""
+                raise ConfigError(f"{where}{line}: found the YAML alias *{one_line(event.anchor)}, expected a value; write it out")
+        return yaml.load(text, Loader=_Loader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark else ""
+        problem = one_line(getattr(error, "problem", None) or getattr(error, "reason", None) or "cannot be parsed")
+        raise ConfigError(f"{where}{line}: not valid YAML ({problem}); {remedy}") from error
+    except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
+        # PyYAML's own constructors raise these, for example for the date 2020-13-45.
+        raise ConfigError(f"{where}: holds a value that YAML cannot read ({one_line(error)}); quote it, or {remedy}") from error
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.2 numbers (1e-3 is one), and duplicate keys refused."""
+
+
+def _mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[Any, Any]:
+    seen = set()
+    for key, _ in node.value:
+        if not isinstance(key, yaml.ScalarNode):
+            raise yaml.constructor.ConstructorError(None, None, "a key is not a word", key.start_mark)
+        if key.value in seen:
+            raise yaml.constructor.ConstructorError(None, None, f"key '{key.value}' stands twice", key.start_mark)
+        seen.add(key.value)
+    return loader.construct_mapping(node, deep=True)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes text that `_Loader` would read as a number."""
+
+
+_EXPONENT = re.compile(r"^[-+]?([0-9]+(\.[0-9]*)?|\.[0-9]+)[eE][-+]?[0-9]+$")
+_Loader.add_constructor("tag:yaml.org,2002:map", _mapping)
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", _EXPONENT, list("-+.0123456789"))
+_Dumper.add_implicit_resolver("tag:yaml.org,2002:float", _EXPONENT, list("-+.0123456789"))
+
+
+def apply_override(raw: dict[str, Any], override: str) -> None:
+    """Set a key given as `a.b=c`; c is read as YAML. Raises ConfigError if it is not of that form."""
+    key, sign, value = override.partition("=")
+    parts = key.strip().split(".")
+    where = f"--set {one_line(override)}"
+    if not sign or not all(parts):
+        raise ConfigError(f"{where}: expected key=value such as fit.epochs=10")
+    place: Any = raw
+    for part in parts[:-1]:
+        place = place.setdefault(part, {}) if isinstance(place, dict) else None
+        if not isinstance(place, dict):
+            raise ConfigError(f"{where}: '{one_line(part)}' is not a section of the config; name a key such as fit.epochs")
+    place[parts[-1]] = _parse(value, where, "quote it")
+
+
+def write_yaml(path: str | Path, raw: dict[str, Any]) -> None:
+    """Write plain JSON as YAML that `read_yaml` gives back, atomically."""
+    write_text(path, yaml.dump(raw, Dumper=_Dumper, sort_keys=False))
