@@ -40,8 +40,7 @@ def _fit(config: Path, overrides: tuple[str, ...], seed: int, path: Path) -> tup
     rows = model.preparation.transform(manifest.take(manifest.rows("test")), labels=True)
     scores = {}
     for mechanism in ("all", *(f"{kind}:{name}" for kind in ("without", "only") for name in model.names)):
-        seen = rows.observed.numpy()
-        mask = seen if mechanism == "all" else hide(seen, model.names, mechanism, seed)
+        mask = rows.observed.numpy() if mechanism == "all" else hide(rows, mechanism, seed)
         scores[mechanism] = predict(model.programs, rows.with_observed(torch.from_numpy(mask)), _DRAWS, seed).mean[:, 1]
     best = min(model.history, key=lambda record: record["val_log_loss"])
     components = np.mean(list(best["effective_components"].values()))

@@ -13,7 +13,7 @@ from cm2pyro.config import Config
 from cm2pyro.config_file import apply_override
 from cm2pyro.data.dataset import Dataset
 from cm2pyro.data.manifest import Manifest, read_manifest
-from cm2pyro.data.missingness import hide
+from cm2pyro.data.missingness import Mechanism, hide, hide_for_fit, mask_table
 from cm2pyro.data.prepared import Preparation
 from cm2pyro.data.splits import training_rows
 from cm2pyro.diagnostics import summary, typicality
@@ -21,6 +21,7 @@ from cm2pyro.diagnostics.evaluation import Evaluation
 from cm2pyro.distributions import CopulaMixture
 from cm2pyro.encoders import Modules, Restored, check_encoders, check_weights
 from cm2pyro.errors import CheckpointError, ConfigError, DataError
+from cm2pyro.files import write_text
 from cm2pyro.inference import checkpoint, run
 from cm2pyro.inference.device import pick_device
 from cm2pyro.inference.ensemble import member_configs, member_folder
@@ -51,6 +52,8 @@ class CM2:
         self.encoders = dict(encoders or {})
         views = check_encoders(config, self.encoders)
         check_model(config)
+        if config.missingness.mask is not None:
+            Mechanism.parse(config.missingness.mask, tuple(config.modalities), "missingness.mask")
         self.config = config
         self.say = say
         self.preparation = Preparation.from_config(config, views)
@@ -58,6 +61,7 @@ class CM2:
         self.history: list[dict[str, Any]] = []
         self.reference: typicality.Reference | None = None
         self.holdout: dict[str, list[str]] = {}
+        self.mask: pd.DataFrame | None = None
 
     @classmethod
     def from_config(
@@ -151,9 +155,9 @@ class CM2:
         manifest.require(["split", "subject_id", *self.config.task.columns], "a fit needs it")
         train, val = self._split(manifest, folder if resume else None)
         used = manifest.take([*train, *val])
-        dataset = self.preparation.fit(used, np.arange(len(train)))
+        dataset = self._hidden(self.preparation.fit(used, np.arange(len(train))), len(train))
         if resume and folder is not None:
-            run.check_resumable(folder, self.config, self._state())
+            run.check_resumable(folder, self.config, self._state(), self.mask)
         train_set, val_set = dataset.take(range(len(train))), dataset.take(range(len(train), len(dataset)))
         configs = member_configs(self.config)
         # Modules given from Python belong to the first member: the others train copies of them as they came.
@@ -167,6 +171,7 @@ class CM2:
             # Only now, with config and data found good, is an earlier run replaced.
             run.clear(folder, overwrite)
             run.write_setup(folder, self.config, self._state(), self.holdout, str(device), self.preparation.tokenizers())
+            run.write_mask(folder, self.mask)
         for i, config in enumerate(configs):
             if len(configs) > 1:
                 self.say(f"member {i + 1} of {len(configs)}, seed {config.fit.seed}")
@@ -189,6 +194,16 @@ class CM2:
         if folder is not None:
             self.reference.write(folder)
             summary.write(folder, self.mixture(), self.preparation)
+
+    def _hidden(self, dataset: Dataset, train: int) -> Dataset:
+        """The rows of a fit, the training rows first, under `missingness.mask`."""
+        mechanism, self.mask = self.config.missingness.mask, None
+        if mechanism is None:
+            return dataset
+        dataset, line = hide_for_fit(dataset, mechanism, self.config.fit.seed, train)
+        self.mask = mask_table(dataset, dataset.observed.numpy())
+        self.say(line)
+        return dataset
 
     def _new_program(self, config: Config, encoders: Modules, device: torch.device, restored: Restored | None = None) -> Program:
         torch.manual_seed(config.fit.seed)
@@ -269,16 +284,20 @@ class CM2:
         bootstrap: int = 1000,
         draws: int = 100,
         patterns: bool = False,
+        mask_seed: int | None = None,
+        masks: str | Path | None = None,
     ) -> Evaluation:
         """Metrics on labelled rows: those of `split`, else those with split `test` if there are any, else all.
 
         Args:
-            missing: mechanisms (`mcar:0.5`, `only:NAME`, `without:NAME`) under each of which the metrics are repeated.
+            missing: mechanisms (`mcar:0.5`, `mar:0.5@labs,gases`, `only:NAME` …, see `Mechanism`) under each of which the
+                metrics are repeated.
             bootstrap: resamples of subjects for the 95% intervals. patterns: also per missingness pattern.
+            mask_seed: of the mechanisms, by default the run's. masks: a CSV file to which every mask is written.
         """
         seed = self.program.config.fit.seed
         for mechanism in missing:  # refused before anything is read
-            hide(np.zeros((0, len(self.names)), dtype=bool), self.names, mechanism, seed)
+            Mechanism.parse(mechanism, self.names)
         manifest = read_manifest(data)
         if split is None and manifest.rows("test"):
             split = "test"
@@ -292,10 +311,13 @@ class CM2:
         if len(labelled) < len(dataset):
             self.say(f"{len(dataset) - len(labelled)} rows without a label are left out")
         dataset = dataset.take(labelled)
-        masks = {mechanism: hide(dataset.observed.numpy(), self.names, mechanism, seed) for mechanism in missing}
+        hidden = {mechanism: hide(dataset, mechanism, seed if mask_seed is None else mask_seed) for mechanism in missing}
+        if masks is not None:
+            every = {"as observed": dataset.observed.numpy()} | hidden
+            write_text(masks, pd.concat([mask_table(dataset, mask, name) for name, mask in every.items()]).to_csv(index=False))
         result = self._evaluation(dataset, draws)
         result.metrics = result.measure(bootstrap, seed, patterns)
-        for mechanism, mask in masks.items():
+        for mechanism, mask in hidden.items():
             masked = dataset.with_observed(torch.from_numpy(mask))
             result.metrics.setdefault("missing", {})[mechanism] = self._evaluation(masked, draws).measure(bootstrap, seed, patterns)
         return result
@@ -337,6 +359,7 @@ class CM2:
             run.write_setup(
                 folder, self.config, self._state(), self.holdout, str(next(programs[0].parameters()).device), self.preparation.tokenizers()
             )
+            run.write_mask(folder, self.mask)
             for i, program in enumerate(programs):
                 header = {"epoch": len(self.history), "architectures": program.architectures()}
                 checkpoint.write(checkpoint.best(member_folder(folder, i)), program.state_dict(), header)
@@ -380,4 +403,5 @@ class CM2:
         loaded.history = run.read_history(folder)
         loaded.reference = typicality.Reference.read(folder)
         loaded.holdout = run.read_json(folder / run.HOLDOUT)
+        loaded.mask = run.read_mask(folder)
         return loaded

@@ -151,6 +151,7 @@ class Fusion(Open):
 
 class Missingness(Section):
     model: Literal["ignorable"] = "ignorable"
+    mask: str | None = None  # a mechanism such as mar:0.5@labs,gases that hides modalities of training and validation rows
 
 
 class Fit(Section):

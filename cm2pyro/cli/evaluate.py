@@ -13,7 +13,14 @@ import click
 @click.option(
     "--split", type=click.Choice(["train", "val", "test"]), help="By default test rows if there are any, else every labelled row."
 )
-@click.option("--missing", multiple=True, metavar="MECHANISM", help="Also under mcar:P, only:NAME or without:NAME; may be repeated.")
+@click.option(
+    "--missing",
+    multiple=True,
+    metavar="MECHANISM",
+    help="Also with modalities hidden: mcar:P, mar:P, mnar:P (with @a,b only of these), only:NAME, without:NAME; may be repeated.",
+)
+@click.option("--mask-seed", type=click.IntRange(min=0), help="Seed of what --missing hides; by default the run's seed.")
+@click.option("--masks", type=click.Path(), help="A CSV file of what --missing leaves of each sample.")
 @click.option("--bootstrap", type=click.IntRange(min=0), default=1000, show_default=True, help="Resamples of subjects; 0 for none.")
 @click.option("--draws", type=click.IntRange(min=1), default=100, show_default=True, help="Draws of the latents.")
 @click.option("--patterns", is_flag=True, help="Also per missingness pattern.")
@@ -27,6 +34,8 @@ def evaluate(
     out: str,
     split: str | None,
     missing: tuple[str, ...],
+    mask_seed: int | None,
+    masks: str | None,
     bootstrap: int,
     draws: int,
     patterns: bool,
@@ -38,12 +47,16 @@ def evaluate(
     from cm2pyro.files import write_text
 
     model = CM2.load(run, device=device, say=click.echo)
-    result = model.evaluate(data, split=split, missing=missing, bootstrap=bootstrap, draws=draws, patterns=patterns)
+    result = model.evaluate(
+        data, split=split, missing=missing, bootstrap=bootstrap, draws=draws, patterns=patterns, mask_seed=mask_seed, masks=masks
+    )
     write_text(out, json.dumps(result.metrics, indent=2) + "\n")
     click.echo(_line("as observed", result.metrics))
     for mechanism, values in result.metrics.get("missing", {}).items():
         click.echo(_line(mechanism, values))
     click.echo(f"metrics written to {out}")
+    if masks is not None:
+        click.echo(f"masks written to {masks}")
     if figure is not None:
         result.draw(figure, title=f"{run}: {data}")
         click.echo(f"picture written to {figure}")

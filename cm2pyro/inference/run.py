@@ -10,23 +10,27 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from cm2pyro import __version__
 from cm2pyro.config import Config
 from cm2pyro.errors import CheckpointError, ConfigError, DataError
 from cm2pyro.files import write_text
 from cm2pyro.inference import checkpoint
 from cm2pyro.inference.ensemble import MEMBERS
+from cm2pyro.registry import one_line
 
-CONFIG, PREPROCESSING, HOLDOUT, ENV, HISTORY, LOCK = (
+CONFIG, PREPROCESSING, HOLDOUT, ENV, HISTORY, MASK, LOCK = (
     "config.yaml",
     "preprocessing.json",
     "holdout.json",
     "env.json",
     "metrics.jsonl",
+    "mask.csv",
     ".lock",
 )
 _RESULTS = ("mixture.json", "reference.safetensors")
-_OURS = (CONFIG, PREPROCESSING, HOLDOUT, ENV, HISTORY, *_RESULTS)
+_OURS = (CONFIG, PREPROCESSING, HOLDOUT, ENV, HISTORY, MASK, *_RESULTS)
 
 
 def check_folder(out: Path, resume: bool, overwrite: bool) -> None:
@@ -123,8 +127,28 @@ def read_history(out: Path) -> list[dict[str, Any]]:
         raise CheckpointError(f"{out / HISTORY}: cannot be read ({error}); fit again with --overwrite") from error
 
 
-def check_resumable(out: Path, config: Config, state: dict[str, Any]) -> None:
-    """Refuse to go on with another config or other training data than the run's; more epochs, patience or members are fine.
+def write_mask(out: Path, mask: pd.DataFrame | None) -> None:
+    """mask.csv, if modalities were hidden: 1 where a row of the fit keeps a modality."""
+    if mask is not None:
+        write_text(out / MASK, _csv(mask))
+
+
+def _csv(mask: pd.DataFrame | None) -> str:
+    return "" if mask is None else mask.to_csv(index=False, lineterminator="\n")
+
+
+def read_mask(out: Path) -> pd.DataFrame | None:
+    """None if the run has none. Raises CheckpointError if it cannot be read."""
+    if not (out / MASK).exists():
+        return None
+    try:
+        return pd.read_csv(out / MASK, dtype={"sample_id": str}, keep_default_na=False)
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{out / MASK}: cannot be read ({one_line(error)}); fit again with --overwrite") from error
+
+
+def check_resumable(out: Path, config: Config, state: dict[str, Any], mask: pd.DataFrame | None) -> None:
+    """Refuse to go on with another config, training data or mask than the run's; more epochs, patience or members are fine.
 
     Raises:
         ConfigError: names the first key that differs. DataError: the training data give other scalings.
@@ -136,7 +160,8 @@ def check_resumable(out: Path, config: Config, state: dict[str, Any]) -> None:
                 f"--resume: {key} is {now.get(key)!r}, and the run in {out} has {then.get(key)!r}; "
                 f"resume with its own {CONFIG}, or start anew"
             )
-    if read_json(out / PREPROCESSING) != json.loads(json.dumps(state)):
+    same_mask = _csv(read_mask(out)) == _csv(mask)
+    if not same_mask or read_json(out / PREPROCESSING) != json.loads(json.dumps(state)):
         raise DataError(
             f"--resume: the training data are not those that the run in {out} was fitted to; give the same manifest, or start anew"
         )
