@@ -121,7 +121,8 @@ class CM2:
     ) -> Self:
         """Fit on the rows whose split is `train`, with early stopping on `val`.
 
-        Without `val` rows a fifth of the training subjects is held out, and their ids are kept in the run.
+        Without `val` rows a share of the training subjects, `fit.validation`, is held out, and their ids are kept in the run. Where
+        it is 0 the fit runs all its epochs.
 
         Args:
             data: a manifest file, or a DataFrame. out: run folder; None keeps everything in memory.
@@ -216,7 +217,7 @@ class CM2:
 
     def _split(self, manifest: Manifest, resumed: Path | None) -> tuple[list[int], list[int]]:
         held = None if resumed is None else set(run.read_json(resumed / run.HOLDOUT).get("subjects", []))
-        train, val, held_out = training_rows(manifest, self.config.fit.seed, held)
+        train, val, held_out = training_rows(manifest, self.config.fit.seed, self.config.fit.validation, held)
         self.holdout = {"subjects": held_out, "samples": [manifest.ids[i] for i in val] if held_out else []}
         if held_out:
             self.say(f"no row has split 'val': {len(held_out)} training subjects ({len(val)} rows) are held out for validation")

@@ -85,16 +85,18 @@ def assign_splits(subject_ids: Iterable[str], fractions: Mapping[str, float], se
     return assigned
 
 
-def training_rows(manifest: "Manifest", seed: int, held: set[str] | None = None) -> tuple[list[int], list[int], list[str]]:
+def training_rows(
+    manifest: "Manifest", seed: int, share: float = 0.2, held: set[str] | None = None
+) -> tuple[list[int], list[int], list[str]]:
     """Rows to fit on and rows that stop the fit.
 
     Args:
-        manifest: with splits and subjects. seed: of the subjects held out. held: subjects held out before, by a fit
-            that is resumed.
+        manifest: with splits and subjects. seed: of the subjects held out. share: of the training subjects to hold out,
+            in [0, 1); 0: none. held: subjects held out before, by a fit that is resumed.
 
     Returns:
-        rows of the split `train`, rows of `val`, and, where no row is `val`, the fifth of the training subjects whose
-        rows were taken out of `train` to serve as `val` (empty otherwise, and where there is one subject alone).
+        rows of the split `train`, rows of `val`, and, where no row is `val`, the training subjects whose rows were taken
+        out of `train` to serve as `val` (empty otherwise, with share 0, and where there is one subject alone).
 
     Raises:
         DataError: no row has the split `train`.
@@ -103,10 +105,10 @@ def training_rows(manifest: "Manifest", seed: int, held: set[str] | None = None)
     if not train:
         raise DataError(f"{manifest.name}: no row has split 'train'; expected some to fit on")
     subjects = sorted({manifest.subjects[i] for i in train})
-    if val or len(subjects) < 2:
+    if val or not share or len(subjects) < 2:
         return train, val, []
     if not held:
-        split_of = assign_splits(subjects, {"train": 0.8, "val": 0.2}, seed)
+        split_of = assign_splits(subjects, {"train": 1 - share, "val": share}, seed)
         held = {subject for subject in subjects if split_of[subject] == "val"}
     val = [i for i in train if manifest.subjects[i] in held]
     return [i for i in train if manifest.subjects[i] not in held], val, sorted(held)

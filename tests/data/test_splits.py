@@ -1,10 +1,12 @@
 """Splits by subject: complete, disjoint, seeded, and refused in one line when they make no sense."""
 
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cm2pyro.data.splits import SPLITS, assign_splits, check_fractions, parse_splits
+from cm2pyro.data.manifest import Manifest, read_manifest
+from cm2pyro.data.splits import SPLITS, assign_splits, check_fractions, parse_splits, training_rows
 from cm2pyro.errors import ConfigError, DataError
 
 THREE = {"train": 0.6, "val": 0.2, "test": 0.2}
@@ -75,3 +77,30 @@ def test_too_few_subjects_and_a_negative_seed_are_refused() -> None:
     assert assign_splits(["a"], {"train": 1.0}, 0) == {"a": "train"}
     with pytest.raises(ConfigError, match="seed: found -1"):
         assign_splits(["a", "b"], {"train": 1.0}, -1)
+
+
+def _manifest(splits: list[str]) -> Manifest:
+    ids = [f"s{i:02d}" for i in range(len(splits))]
+    frame = pd.DataFrame({"sample_id": ids, "subject_id": [f"p{i // 2}" for i in range(len(splits))], "split": splits})
+    return read_manifest(frame)
+
+
+@pytest.mark.parametrize(("share", "subjects"), [(0.0, 0), (0.2, 2), (0.5, 5)])
+def test_the_share_of_training_subjects_that_stops_the_fit(share: float, subjects: int) -> None:
+    manifest = _manifest(["train"] * 20 + ["test"] * 4)
+    train, val, held = training_rows(manifest, seed=3, share=share)
+    assert len(held) == subjects
+    assert {manifest.subjects[i] for i in val} == set(held)
+    assert sorted([*train, *val]) == list(range(20))
+    assert not {manifest.subjects[i] for i in train} & set(held)
+
+
+def test_rows_that_are_val_stop_the_fit_whatever_the_share() -> None:
+    manifest = _manifest(["train"] * 6 + ["val"] * 2)
+    assert training_rows(manifest, seed=0, share=0.5) == ([0, 1, 2, 3, 4, 5], [6, 7], [])
+
+
+def test_a_resumed_fit_holds_out_the_same_subjects() -> None:
+    manifest = _manifest(["train"] * 20)
+    first = training_rows(manifest, seed=1, share=0.3)
+    assert training_rows(manifest, seed=2, share=0.3, held=set(first[2])) == first
