@@ -20,7 +20,7 @@ from cm2pyro.errors import ConfigError, DataError
 
 Mask = NDArray[np.bool_]
 _FOLD_SEED = 2012  # the folds of benchmarks/physionet2012_cv.py
-NATURAL = "as observed"
+NATURAL, _WITHOUT = "as observed", "without:"
 
 
 @dataclass(frozen=True)
@@ -55,14 +55,15 @@ class Fold:
         return torch.cat([self.train.observed, self.val.observed]).numpy()
 
 
-def divide(manifest: Manifest, rows: Manifest, folds: int) -> list[tuple[Manifest, list[int]]]:
+def divide(manifest: Manifest, rows: Manifest, folds: int, share: float) -> list[tuple[Manifest, list[int]]]:
     """Fixed folds over subjects.
 
     Args:
-        manifest: every row, unlabelled ones too. rows: those of it that are scored.
+        manifest: every row, unlabelled ones too. rows: those of it that are scored. share: of the subjects of a fit that stop it,
+            `fit.validation` of the config.
 
     Returns:
-        per fold the rows of `manifest` to fit on, a fifth of their subjects as `val`, and the positions in `rows` of the others.
+        per fold the rows of `manifest` to fit on, `share` of their subjects as `val`, and the positions in `rows` of the others.
 
     Raises:
         ConfigError: fewer than two folds, or more than subjects.
@@ -73,16 +74,17 @@ def divide(manifest: Manifest, rows: Manifest, folds: int) -> list[tuple[Manifes
     fold_of = dict(zip(subjects, np.random.default_rng(_FOLD_SEED).permutation(len(subjects)) % folds, strict=True))
     divided = []
     for fold in range(folds):
-        split_of = assign_splits([subject for subject in subjects if fold_of[subject] != fold], {"train": 0.8, "val": 0.2}, fold)
+        fitted = [subject for subject in subjects if fold_of[subject] != fold]
+        split_of = assign_splits(fitted, {"train": 1 - share, "val": share} if share else {"train": 1.0}, fold)
         used = [i for i, subject in enumerate(manifest.subjects) if subject in split_of]
         held = [i for i, subject in enumerate(rows.subjects) if subject not in split_of]
         divided.append((_with_splits(manifest, used, [split_of[manifest.subjects[i]] for i in used]), held))
     return divided
 
 
-def whole(manifest: Manifest) -> Manifest:
-    """All rows of the splits `train` and `val`; without `val` a fifth of the subjects takes its place, the same for every seed."""
-    train, val, _ = training_rows(manifest, 0)
+def whole(manifest: Manifest, share: float) -> Manifest:
+    """All rows of the splits `train` and `val`; without `val` a share of the subjects takes its place, the same for every seed."""
+    train, val, _ = training_rows(manifest, 0, share)
     return _with_splits(manifest, [*train, *val], ["train"] * len(train) + ["val"] * len(val))
 
 
@@ -131,10 +133,7 @@ def _hide(data: Dataset, mechanism: str, seed: int) -> Mask:
     seen: Mask = data.observed.numpy()
     if mechanism == NATURAL:
         return seen
-    core, _, targets = mechanism.partition("@")
-    chosen = np.isin(data.names, targets.split(",")) if targets else np.ones(len(data.names), dtype=bool)
-    kind, _, argument = core.partition(":")
-    parts = [f"without:{name}" for name in argument.split(",")] if kind == "without" else [core]
-    for part in parts:
-        seen = np.where(chosen, hide(seen, data.names, part, seed), seen)
-    return seen
+    if mechanism.startswith(_WITHOUT):  # several names, with commas
+        hidden = [hide(data, _WITHOUT + name, seed) for name in mechanism.removeprefix(_WITHOUT).split(",")]
+        return np.logical_and.reduce(hidden)
+    return hide(data, mechanism, seed)

@@ -30,6 +30,7 @@ from cm2pyro.files import write_text  # noqa: E402
 
 Array = NDArray[np.float64]
 METRICS = ("auroc", "auprc", "log_loss", "brier")
+_MEAN_OF, _TIE = " (mean of ", 0.005
 _HEADS = {"auroc": "AUROC", "auprc": "AUPRC", "log_loss": "log-loss", "brier": "Brier"}
 _NAME = re.compile(r"^(?P<method>.+)\.seed(?P<seed>\d+)\.fold(?P<fold>\d+)\.parquet$")
 
@@ -108,7 +109,7 @@ def with_ensembles(results: Results, methods: Sequence[str]) -> Results:
             raise DataError(f"--ensemble {method}: no complete fit of it; found {', '.join(results.predictions)}; name one of them")
         seeds = results.predictions[method]
         mean = {mask: np.mean([of[mask] for of in seeds.values()], 0) for mask in results.masks}
-        added[f"{method} (mean of {len(seeds)})"] = {0: mean}
+        added[f"{method}{_MEAN_OF}{len(seeds)})"] = {0: mean}
     return Results(results.labels, results.subjects, results.masks, added, results.unfinished)
 
 
@@ -174,6 +175,7 @@ def markdown(table: pd.DataFrame, results: Results, reference: str) -> str:
     ]
     if results.unfinished:
         lines.append(f"\nLeft out, since folds are missing: {', '.join(results.unfinished)}.")
+    lines += ["", *_summary(table, results.masks, reference)]
     heads = [*(_HEADS[metric] for metric in METRICS), "Δ AUROC", "Δ log-loss"]
     for mask in results.masks:
         part = table[table["mask"] == mask]
@@ -185,6 +187,28 @@ def markdown(table: pd.DataFrame, results: Results, reference: str) -> str:
             cells += [_interval(row.loc[metric]) for metric in ("auroc", "log_loss")]
             lines.append(f"| {method} | {int(row['seeds'].iloc[0])} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
+
+
+def _summary(table: pd.DataFrame, masks: Sequence[str], reference: str) -> list[str]:
+    """Per mask the best of the other methods in AUROC and in log-loss, and whether the reference beats, ties or loses to it.
+
+    Tied: the interval holds 0, and AUROC differs by no more than 0.005. Ensembles of a method's own seeds take no part.
+    """
+    lines = [f"| mask | AUROC of {reference} | best other | Δ | | log-loss | best other | Δ | |", f"|{'---|' * 9}"]
+    for mask in masks:
+        cells = [mask]
+        for metric, sign in (("auroc", 1), ("log_loss", -1)):
+            part = table[(table["mask"] == mask) & (table["metric"] == metric)].set_index("method")
+            others = part.drop(reference)[~part.drop(reference).index.str.contains(_MEAN_OF, regex=False)]
+            if others.empty:
+                return []
+            best = others.loc[(sign * others["mean"]).idxmax()]
+            gain = sign * best["difference"]  # of the other method
+            apart = not (best["low"] <= 0 <= best["high"]) or (metric == "auroc" and abs(gain) > _TIE)
+            verdict = ("lost" if gain > 0 else "better") if apart else "tied"
+            cells += [f"{part.loc[reference, 'mean']:.4f}", str(best.name), _interval(best), verdict]
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
 
 
 def _spread(row: pd.Series) -> str:

@@ -46,7 +46,7 @@ def search(path: Path, config: Config, folds: int, seeds: int, methods: list[str
         check_method(method, tuple(config.modalities))
     manifest = read_manifest(path)
     rows = labelled(manifest, config)
-    parts = [make_fold(config, fitting, rows.take(held)) for fitting, held in divide(manifest, rows, folds)]
+    parts = [make_fold(config, fitting, rows.take(held)) for fitting, held in divide(manifest, rows, folds, config.fit.validation)]
     for method in methods:
         for options in trials(method):
             found = []

@@ -143,9 +143,10 @@ def run(
 
     source = opened(train_path)
     rows = labelled(source if test_path is None else opened(test_path), config)
-    masks = make_masks(config, whole(source), rows, settings["masks"], settings["mask_seed"])
+    share = config.fit.validation
+    masks = make_masks(config, whole(source, share), rows, settings["masks"], settings["mask_seed"])
     save_masks(out / MASKS, rows, masks, tuple(config.modalities))
-    parts = divide(source, rows, settings["folds"]) if test_path is None else [(whole(source), list(range(len(rows))))]
+    parts = divide(source, rows, settings["folds"], share) if test_path is None else [(whole(source, share), list(range(len(rows))))]
     for number, (fitting, held) in enumerate(parts):
         wanted = [(m, seed) for seed in range(seeds) for m in methods if not place(out, m, seed, number).exists()]
         if not wanted:

@@ -56,5 +56,5 @@ def manifest(manifest_path: Path) -> Manifest:
 
 @pytest.fixture(scope="session")
 def fold(config: Config, manifest: Manifest) -> Fold:
-    fitting, held = divide(manifest, manifest, 2)[0]
+    fitting, held = divide(manifest, manifest, 2, 0.2)[0]
     return make_fold(config, fitting, manifest.take(held))

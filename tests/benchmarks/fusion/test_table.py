@@ -19,7 +19,7 @@ from cm2pyro.data.manifest import Manifest
 
 
 def test_folds_share_no_subject(manifest: Manifest) -> None:
-    parts = divide(manifest, manifest, 3)
+    parts = divide(manifest, manifest, 3, 0.2)
     assert sorted(i for _, held in parts for i in held) == list(range(len(manifest)))
     for fitting, held in parts:
         by_split = [{manifest.subjects[i] for i in held}]
@@ -31,19 +31,26 @@ def test_folds_share_no_subject(manifest: Manifest) -> None:
         assert fitting.frame["split"].tolist() == ["train"] * len(fitting.rows("train")) + ["val"] * len(fitting.rows("val"))
 
 
+def test_a_fit_may_hold_nobody_out(manifest: Manifest) -> None:
+    fitting, held = divide(manifest, manifest, 2, 0.0)[0]
+    assert set(fitting.frame["split"]) == {"train"}
+    assert len(fitting) + len(held) == len(manifest)
+    assert len(whole(manifest, 0.0)) == len(manifest)
+
+
 def test_masks_hide_their_targets_alone(config: Config, manifest: Manifest) -> None:
     names = [NATURAL, "mcar:0.7@b,c", "without:b,c", "only:b"]
-    seen, mcar, without, only = (make_masks(config, whole(manifest), manifest, names, 0)[name] for name in names)
+    seen, mcar, without, only = (make_masks(config, whole(manifest, 0.2), manifest, names, 0)[name] for name in names)
     assert (mcar[:, 0] == seen[:, 0]).all()
     assert mcar[:, 1].sum() == pytest.approx(0.3 * seen[:, 1].sum(), abs=4 * (0.21 * seen[:, 1].sum()) ** 0.5)
     assert not without[:, 1:].any()
     assert (without[:, 0] == seen[:, 0]).all()
     assert (only == seen & [False, True, False]).all()
-    assert (make_masks(config, whole(manifest), manifest, names, 0)["mcar:0.7@b,c"] == mcar).all()
+    assert (make_masks(config, whole(manifest, 0.2), manifest, names, 0)["mcar:0.7@b,c"] == mcar).all()
 
 
 def test_complete_rows_have_everything(config: Config, manifest: Manifest) -> None:
-    masks = make_masks(config, whole(manifest), manifest, [NATURAL], 0)
+    masks = make_masks(config, whole(manifest, 0.2), manifest, [NATURAL], 0)
     assert complete(manifest, config).ids == [sample for sample, row in zip(manifest.ids, masks[NATURAL], strict=True) if row.all()]
 
 
