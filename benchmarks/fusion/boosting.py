@@ -21,6 +21,7 @@ TRIALS: tuple[Options, ...] = (
     {"learning_rate": 0.05, "max_iter": 300, "max_leaf_nodes": 8},
     {"learning_rate": 0.03, "max_iter": 400, "max_leaf_nodes": 15},
 )
+READABLE = ("timeseries", "tabular")  # kinds of modalities
 _COPIES = 2  # of each training row with modalities dropped, beside the row itself
 
 

@@ -22,6 +22,7 @@ import torch
 # Run as a file, the folder of this file is where imports begin; they begin at the repository.
 sys.path[0] = str(Path(__file__).resolve().parents[2]) if __name__ == "__main__" else sys.path[0]
 
+from benchmarks.fusion.boosting import READABLE  # noqa: E402
 from benchmarks.fusion.folds import NATURAL, Fold, Mask, complete, divide, labelled, make_fold, make_masks, whole  # noqa: E402
 from benchmarks.fusion.methods import check_method, fit_method, known_methods  # noqa: E402
 from cm2pyro.config import Config  # noqa: E402
@@ -78,7 +79,7 @@ def main(
         config = config if encoder is None else with_encoder(config, encoder)
         if config.task.type != "binary":
             raise ConfigError(f"{config_path}: task is {config.task.type}; the comparison is written for binary")
-        chosen = methods.split(",") if methods else default_methods(tuple(config.modalities), complete_cases)
+        chosen = methods.split(",") if methods else default_methods(config, complete_cases)
         for method in chosen:
             check_method(method, tuple(config.modalities))
         tested = (NATURAL,) if complete_cases and not mechanisms else mechanisms or _MASKS
@@ -99,11 +100,15 @@ def main(
         sys.exit(2 if isinstance(error, ConfigError) else 1)
 
 
-def default_methods(modalities: tuple[str, ...], complete_cases: bool) -> list[str]:
-    """All methods, those that differ by it with and without modality dropout; with complete cases the two that ask about the copula."""
+def default_methods(config: Config, complete_cases: bool) -> list[str]:
+    """All methods that can read the data, those that differ by it with and without modality dropout; with complete cases the two that
+    ask about the copula.
+    """
     if complete_cases:
         return ["ours", "ours_independence"]
-    plain = [name for name in known_methods(modalities) if name not in ("ours_ensemble", "ours_independence")]
+    skipped = ["ours_ensemble", "ours_independence"]
+    skipped += [] if all(modality.kind in READABLE for modality in config.modalities.values()) else ["boosting"]
+    plain = [name for name in known_methods(tuple(config.modalities)) if name not in skipped]
     alone = [name for name in plain if name.startswith("only_")]
     return [*(both for name in plain if name not in alone for both in (name, f"{name}+dropout")), *alone]
 

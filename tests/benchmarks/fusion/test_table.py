@@ -61,6 +61,14 @@ def test_another_encoder_keeps_the_options_that_it_knows(config: Config) -> None
     assert changed["c"] == config.modalities["c"]
 
 
+def test_boosting_is_left_out_where_it_cannot_read(config: Config) -> None:
+    assert {"ours", "boosting", "concat+dropout", "only_c"} <= set(table.default_methods(config, False))
+    raw = config.to_dict()
+    raw["modalities"]["c"] = {"kind": "image", "encoder": "cnn"}
+    assert not {"boosting", "boosting+dropout"} & set(table.default_methods(Config.from_dict(raw), False))
+    assert table.default_methods(config, True) == ["ours", "ours_independence"]
+
+
 @pytest.fixture(scope="module")
 def made(config: Config, manifest_path: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[list[str], Path]:
     folder = tmp_path_factory.mktemp("table")
