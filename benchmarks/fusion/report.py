@@ -114,7 +114,10 @@ def with_ensembles(results: Results, methods: Sequence[str]) -> Results:
 
 
 def scorer(labels: NDArray[np.int64], p: Array, codes: NDArray[np.int64]):  # type: ignore[no-untyped-def]
-    """(B, subjects) counts -> (B, 4), the metrics of predictions p (n,) where each subject counts that often."""
+    """(B, subjects) counts -> (B, 4), the METRICS of predictions p (n,) where each subject counts that often.
+
+    A further metric is a name in METRICS and _HEADS and a column here.
+    """
     ranking = Ranking.of(labels == 1, p)
     likelihood = np.clip(np.where(labels == 1, p, 1 - p), CLIP, 1 - CLIP)
     columns = (-np.log(likelihood), (p - labels) ** 2, np.ones(len(p)))
@@ -156,7 +159,7 @@ def compare(results: Results, reference: str, bootstrap: int) -> pd.DataFrame:
         for method, seeds in scorers.items():
             values = np.concatenate([score(every) for score in seeds.values()])
             for j, metric in enumerate(METRICS):
-                of = {} if method == reference else found[4 * methods.index(method) + j]
+                of = {} if method == reference else found[len(METRICS) * methods.index(method) + j]
                 records.append(
                     {
                         "mask": mask, "method": method, "metric": metric, "seeds": len(values), "mean": values[:, j].mean(),
