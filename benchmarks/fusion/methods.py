@@ -26,7 +26,7 @@ from cm2pyro.registry import nearest
 
 Predictor = Callable[[Mask], NDArray[np.float64]]  # (n, M) mask of the fold's test rows -> (n,) probabilities
 
-# What each network is. Its options are the middle of its trials until `python benchmarks/fusion/search.py` has been run on the data.
+# What each network is, with options in place of its defaults where `python benchmarks/fusion/search.py` has chosen others.
 NETS: dict[str, tuple[type[FusionNet], Options]] = {
     "concat": (Concat, {}),
     "concat_mask": (Concat, {"mask": True}),

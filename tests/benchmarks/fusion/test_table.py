@@ -47,6 +47,12 @@ def test_masks_hide_their_targets_alone(config: Config, manifest: Manifest) -> N
     assert (without[:, 0] == seen[:, 0]).all()
     assert (only == seen & [False, True, False]).all()
     assert (make_masks(config, whole(manifest, 0.2), manifest, names, 0)["mcar:0.7@b,c"] == mcar).all()
+    mnar = make_masks(config, whole(manifest, 0.2), manifest, ["mnar:0.5@b"], 0)["mnar:0.5@b"]
+    labels = manifest.frame["label"].to_numpy() == "1"
+    hidden = seen[:, 1] & ~mnar[:, 1]
+    assert (mnar[:, [0, 2]] == seen[:, [0, 2]]).all()
+    # The outcome adds 1 to the log odds of being hidden, and the modality's own content goes the same way.
+    assert hidden[labels].sum() / seen[labels, 1].sum() > hidden[~labels].sum() / seen[~labels, 1].sum()
 
 
 def test_complete_rows_have_everything(config: Config, manifest: Manifest) -> None:
@@ -90,6 +96,25 @@ def test_a_cut_table_goes_on_where_it_was(made: tuple[list[str], Path]) -> None:
     assert CliRunner().invoke(table.main, [*arguments, "--methods", "ours,concat,only_c"]).exit_code == 0
     assert [path.stat().st_mtime_ns for path in fits[1:]] == before
     pd.testing.assert_frame_equal(pd.read_parquet(fits[0]), again)
+
+
+@pytest.mark.parametrize(
+    ("method", "options"),
+    [("concat", ["--train-mask", "mcar:0.5@b,c", "--encoder", "lstm"]), ("ours", ["--complete-cases"])],
+    ids=["train under a mask, with an LSTM", "complete cases"],
+)
+def test_a_test_set_of_its_own(
+    method: str, options: list[str], config: Config, manifest: Manifest, manifest_path: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "config.yaml").write_text(yaml.dump(config.to_dict()))
+    arguments = ["--train", str(manifest_path), "--test", str(manifest_path), "--config", str(tmp_path / "config.yaml")]
+    arguments += ["--seeds", "1", "--mask", NATURAL, "--set", "fit.epochs=1", "--out", str(tmp_path / "out"), "--methods", method]
+    result = CliRunner().invoke(table.main, [*arguments, *options])
+    assert result.exit_code == 0, result.output
+    expected = complete(manifest, config) if "--complete-cases" in options else manifest
+    frame = pd.read_parquet(tmp_path / "out" / "fits" / f"{method}.seed0.fold0.parquet")
+    assert frame["sample_id"].tolist() == expected.ids
+    assert frame[NATURAL].between(0, 1).all()
 
 
 def test_other_settings_are_refused(made: tuple[list[str], Path]) -> None:
