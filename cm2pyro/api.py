@@ -233,6 +233,10 @@ class CM2:
         for name, encoder in zip(self.names, self.program.guide.encoders(), strict=True):
             for line in encoder.said:
                 self.say(f"modality {name}: encoder {line}")
+        if self.program.model.missingness is not None:
+            self.say(
+                "the selection model is identified by its assumption alone: no data can tell whether missingness depends on latents so"
+            )
 
     # --- use ----------------------------------------------------------------------------------------------------
 

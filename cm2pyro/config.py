@@ -149,8 +149,10 @@ class Fusion(Open):
     kind: str = "lstm"
 
 
-class Missingness(Section):
-    model: Literal["ignorable"] = "ignorable"
+class Missingness(Open):
+    """Why something is missing, and what is hidden on purpose. Further keys are options of the model."""
+
+    model: str = "ignorable"
     mask: str | None = None  # a mechanism such as mar:0.5@labs,gases that hides modalities of training and validation rows
 
 

@@ -21,6 +21,11 @@ def auxiliary(modality: str) -> str:
     return f"{OUTCOME}_{modality}"
 
 
+def observed(modality: str) -> str:
+    """Name of the site that says whether a modality is there, where a model of missingness has it."""
+    return f"observed_{modality}"
+
+
 def latent(modality: str) -> str:
     """Name of the latent site of a modality."""
     return f"z_{modality}"

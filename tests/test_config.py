@@ -138,7 +138,6 @@ def test_frozen(tmp_path: Path) -> None:
         ("prior: {copula: {famly: x}}", ["unknown key 'prior.copula.famly'", "did you mean 'family'?"]),
         ("priors: {scale: {dist: Normal}}", ["unknown key 'priors.scale'", "did you mean 'scales'?"]),
         ("guide: {global: delta}", ["unknown key 'guide.global'", "did you mean 'globals'?"]),
-        ("missingness: {modle: x}", ["unknown key 'missingness.modle'", "did you mean 'model'?"]),
         ("fit: {learning_rate: 1}", ["unknown key 'fit.learning_rate'", "known: "]),
         # Known elsewhere: the place is named.
         ("epochs: 3", ["unknown key 'epochs'", "did you mean 'fit.epochs'?"]),

@@ -19,6 +19,7 @@ class Batch:
             unlabelled; of several labels (B, L) long, −1 where one is empty.
         labelled: (B,) bool, of several labels whether there is one. rows: (B,) positions in the data set.
         size: rows of the whole data set, for the plate.
+        recorded: (B, M) bool, what was there before anything was hidden in training; None: as observed.
     """
 
     inputs: dict[str, Views]
@@ -27,6 +28,7 @@ class Batch:
     labelled: Tensor
     rows: Tensor
     size: int
+    recorded: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -42,11 +44,17 @@ class Batch:
             self.labelled.to(device),
             self.rows.to(device),
             self.size,
+            None if self.recorded is None else self.recorded.to(device),
         )
 
     def hiding(self, observed: Tensor) -> "Batch":
         """The same batch with fewer modalities observed."""
-        return replace(self, observed=observed)
+        return replace(self, observed=observed, recorded=self.found)
+
+    @property
+    def found(self) -> Tensor:
+        """(B, M) bool: what the data have, whatever was hidden in training."""
+        return self.observed if self.recorded is None else self.recorded
 
 
 @dataclass(frozen=True)

@@ -106,5 +106,5 @@ def _member(program: Program, mixtures: list[CopulaMixture], batch: Batch, noise
             for mixture, group in zip(mixtures, groups, strict=True)
         ]
     )
-    parameters = program.model.likelihood.predictive(program.model.outputs(z))
-    return Member(program, mixtures, represented, z, parameters, None)
+    outputs, log_weights = program.model.predictive(z, batch.observed)
+    return Member(program, mixtures, represented, z, program.model.likelihood.predictive(outputs), log_weights)

@@ -106,8 +106,9 @@ class Trainer:
                 report(record, found)
         given = all(encoder.given for encoder in self.program.guide.encoders())
         if given:
-            # Early stopping guards the outcome. Latents that are given do not move, and their mixture is estimated by all epochs.
-            self.best |= {name: tensor for name, tensor in self.average.items() if name.startswith("guide.globals.")}
+            # Early stopping guards the outcome. Latents that are given do not move, and what describes them is estimated by all epochs.
+            described = ("guide.globals.", "model.missingness.")
+            self.best |= {name: tensor for name, tensor in self.average.items() if name.startswith(described)}
         self.program.load_state_dict(self.best)
         two_steps = self.config.prior.copula.update == "ifm"
         if two_steps:
@@ -133,11 +134,12 @@ class Trainer:
         self.program.train()
         # The order depends on seed and epoch alone, so that a resumed fit sees the same batches.
         order = torch.Generator().manual_seed(fit.seed * 1_000_003 + self.progress.epoch)
-        outcome, kl, seen, gradients = 0.0, dict.fromkeys(self.train.names, 0.0), 0, []
+        outcome, missingness, kl, seen, gradients = 0.0, 0.0, dict.fromkeys(self.train.names, 0.0), 0, []
         for batch in self.train.batches(fit.batch_size, order):
             terms, gradient = self._step(batch.to(self.device))
             share = len(batch)
             outcome += terms.outcome * share
+            missingness += (terms.missingness or 0.0) * share
             kl = {name: value + terms.kl[name] * share for name, value in kl.items()}
             seen += share
             gradients += [] if gradient is None else [gradient]
@@ -146,14 +148,14 @@ class Trainer:
             self.start()
         if self.config.prior.copula.update == "profile":
             self._second_step(self.held)
-        outcome, kl = outcome / seen, {name: value / seen for name, value in kl.items()}
+        outcome, missingness, kl = outcome / seen, missingness / seen, {name: value / seen for name, value in kl.items()}
         with self._averaged():
             log_loss, auroc = validate(self.program, self.val, fit.seed)
             state = monitor.health(self.program, self.train)
         total = sum(kl.values())
         record: Record = {
             "epoch": self.progress.epoch,
-            "elbo": outcome - fit.beta * total,
+            "elbo": outcome + missingness - fit.beta * total,
             "outcome": outcome,
             "kl": total,
             "val_log_loss": log_loss,
@@ -165,6 +167,8 @@ class Trainer:
             "copula_gradient": float(np.mean(gradients)) if gradients else None,
             "seconds": round(time.perf_counter() - started, 3),
         }
+        if self.program.model.missingness is not None:
+            record["missingness"] = missingness
         found = monitor.warnings(self.config, self.progress.epoch, state, kl, record["copula_gradient"])
         fresh = [message for key, message in found.items() if key not in self._warned]
         self._warned |= set(found)

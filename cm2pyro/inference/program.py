@@ -24,10 +24,12 @@ class Terms:
     Attributes:
         outcome: log-likelihood of the outcome, where unlabelled samples count as 0.
         kl: per modality, log q − log p of its latents, in nats, before beta.
+        missingness: log-likelihood of what is observed given the outcome, where a model has it.
     """
 
     outcome: float
     kl: dict[str, float]
+    missingness: float | None = None
 
 
 class RecordedELBO(Trace_ELBO):
@@ -92,7 +94,7 @@ class Program(nn.Module):
         """−ELBO of a minibatch per sample of the data set, plus the alignment penalty where asked for; differentiable."""
         # Summed over components where that is cheap and something is missing (see CopulaMixture.completions).
         summed = self.config.guide.missing == "conditional" and self.config.prior.coupling == "shared" and not bool(batch.observed.all())
-        completions = self.model.likelihood.completions if summed else 0
+        completions = self.model.completions if summed else 0
         with pyro.settings.context(module_local_params=True):
             loss: Tensor = self.elbo(batch, completions=completions) / batch.size
         alignment, represented = self.config.alignment, self.guide.represented
@@ -110,7 +112,9 @@ class Program(nn.Module):
             site = sites.latent(name)
             difference = guide.nodes[site]["log_prob_sum"] - model.nodes[site]["log_prob_sum"]
             kl[name] = difference.item() / batch.size / beta
-        return Terms(outcome, kl)
+        observed = [model.nodes[site] for site in map(sites.observed, self.guide.names) if site in model.nodes]
+        missingness = sum(node["log_prob_sum"].item() for node in observed) / batch.size if observed else None
+        return Terms(outcome, kl, missingness)
 
     def mixture(self) -> CopulaMixture:
         """The copula mixture at the point estimate (or median) of the global sites."""

@@ -12,8 +12,9 @@ from cm2pyro.models.fusion import FUSIONS
 from cm2pyro.models.generative import Model
 from cm2pyro.models.likelihoods import LIKELIHOODS
 from cm2pyro.models.priors import site_priors
+from cm2pyro.models.selection import MISSINGNESS, missingness_options
 
-__all__ = ["FUSIONS", "LIKELIHOODS", "Model", "check_model", "make_model", "make_structure"]
+__all__ = ["FUSIONS", "LIKELIHOODS", "MISSINGNESS", "Model", "check_model", "make_model", "make_structure"]
 
 
 def make_structure(config: Config) -> MixtureStructure:
@@ -36,6 +37,7 @@ def check_model(config: Config) -> None:
     LIKELIHOODS.get(config.task.type, "task.type")
     FUSIONS.options(config.fusion.kind, config.fusion.options, "fusion", ("kind",))
     site_priors(make_structure(config), config.priors)
+    missingness_options(config)
 
 
 def make_model(config: Config, classes: int, build: Callable[[dict[str, Tensor]], CopulaMixture]) -> Model:
@@ -56,4 +58,7 @@ def make_model(config: Config, classes: int, build: Callable[[dict[str, Tensor]]
         config.fit.beta,
         scores_missing=config.guide.missing == "marginal",
         auxiliary=auxiliary,
+        missingness=MISSINGNESS.get(config.missingness.model)(
+            tuple(config.modalities), config.latent.dim, classes, **missingness_options(config)
+        ),
     )

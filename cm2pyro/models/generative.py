@@ -16,6 +16,7 @@ from cm2pyro.distributions.latents import LatentChain
 from cm2pyro.distributions.mixture import CopulaMixture
 from cm2pyro.models.auxiliary import AuxiliaryHeads
 from cm2pyro.models.likelihoods import Likelihood
+from cm2pyro.models.selection import Selection
 
 
 class Model(nn.Module):
@@ -28,6 +29,7 @@ class Model(nn.Module):
                                                                         together the copula mixture, its component t summed out
             y_i  ~ Likelihood(head(fusion(z_i1 … z_iM)))                where labelled
             y_i  ~ Likelihood_m(head_m(z_im))   for observed m           auxiliary heads, if asked for (see `AuxiliaryHeads`)
+            r_im ~ Bernoulli(sigmoid(g_m(z_i)))                         a selection model, if asked for (see `Selection`)
 
     Which latents are scored: with `scores_missing` all of them; otherwise those of the observed modalities, so that a
     row contributes log p(z_observed). That is exact for a guide that draws the missing ones from the model's own
@@ -41,6 +43,7 @@ class Model(nn.Module):
         names: the modalities. build: values of the global sites -> mixture. priors: of the global sites.
         fusion: (..., M, D) -> (..., width), with attribute `width`. beta: weight of the latents' and global terms.
         auxiliary: heads of single modalities, or None.
+        missingness: a model of what is observed, or None; like the outcome it is not scaled by beta.
     """
 
     def __init__(
@@ -53,6 +56,7 @@ class Model(nn.Module):
         beta: float,
         scores_missing: bool,
         auxiliary: AuxiliaryHeads | None = None,
+        missingness: Selection | None = None,
     ) -> None:
         super().__init__()
         self.names = names
@@ -64,6 +68,7 @@ class Model(nn.Module):
         self.beta = beta
         self.scores_missing = scores_missing
         self.auxiliary = auxiliary
+        self.missingness = missingness
 
     def sample_globals(self) -> dict[str, Tensor]:
         """The global sites alone; what global guides are built on."""
@@ -78,12 +83,25 @@ class Model(nn.Module):
         """Outputs of the outcome head: z (..., M, D) -> (..., outputs)."""
         return self.head(self.fusion(z))
 
-    def outcome_dist(self, z: Tensor, log_weights: Tensor | None = None, known: Tensor | None = None) -> TorchDistribution:
-        """p(y | z) for z (B, M, D), or the mixture over completions z (L, B, M, D) with log weights (L, B).
+    @property
+    def completions(self) -> int:
+        """Draws of missing latents per component in training."""
+        return max(self.likelihood.completions, 0 if self.missingness is None else self.missingness.draws)
+
+    def predictive(self, z: Tensor, observed: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Outputs of the outcome head for draws z (S, B, M, D), and their log weights (S, B); None: all weigh the same."""
+        outputs = self.outputs(z)
+        return (outputs, None) if self.missingness is None else self.missingness.predictive(self.likelihood, z, outputs, observed)
+
+    def log_selection(self, z: Tensor, observed: Tensor) -> Tensor | None:
+        """Log weights of draws z (S, B, M, D) of p(z | z_observed) as draws of p(z | z_observed, r), (S, B); None: all weigh the same."""
+        return self.predictive(z, observed)[1]
+
+    def outcome_dist(self, outputs: Tensor, log_weights: Tensor | None = None, known: Tensor | None = None) -> TorchDistribution:
+        """p(y | z) for outputs (B, outputs), or the mixture over completions, outputs (L, B, outputs), with log weights (L, B).
 
         Of several labels those that are not `known` (see `Likelihood.known`) are left out of its density.
         """
-        outputs = self.outputs(z)
         if log_weights is None:
             return self.likelihood.distribution(outputs, known)
         return self.likelihood.mixture(outputs, log_weights, known)
@@ -106,9 +124,14 @@ class Model(nn.Module):
         if completions:
             log_weights = mixture.responsibilities(z[0], batch.observed).mT.repeat_interleave(completions, 0) - math.log(completions)
         with data:
-            outcome = self.outcome_dist(z, log_weights, self.likelihood.known(batch.labels))
+            outputs = self.outputs(z)
+            outcome = self.outcome_dist(outputs, log_weights, self.likelihood.known(batch.labels))
             labels = self.likelihood.labels(batch.labels, z.dtype)
             pyro.sample(sites.OUTCOME, outcome.mask(batch.labelled), obs=labels)
             if self.auxiliary is not None:
                 self.auxiliary(z[0] if completions else z, batch.observed, batch.labels, batch.labelled)
+            if self.missingness is not None:
+                # Without completions there is one, and it weighs all.
+                several = (z, outputs, log_weights) if log_weights is not None else (z[None], outputs[None], z.new_zeros(1, len(batch)))
+                self.missingness(self.likelihood, *several, batch)
         return z
