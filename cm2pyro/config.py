@@ -172,8 +172,9 @@ class Fit(Section):
     restarts: PositiveInt = 3  # starts of the mixture that is fitted to the pilot latents
     warmup: Annotated[int, _NUMBER, Field(ge=0)] = 0  # after that many epochs the mixture starts again, on the latents learned so far
     patience: PositiveInt = 10
-    ensemble: Annotated[int, _NUMBER, Field(ge=1, le=100)] = 1  # fits with seeds seed, seed + 1 …, whose predictions are averaged
     validation: Fraction = 0.2  # share of the training subjects that stop the fit where no row is `val`; 0: none, and all epochs run
+    ensemble: Annotated[int, _NUMBER, Field(ge=1, le=100)] = 1  # fits with seeds seed, seed + 1 …, whose predictions are averaged
+    recalibration: str = "none"  # or temperature, isotonic: bends the probabilities after the fit, on the validation rows
     seed: Annotated[int, _NUMBER, Field(ge=0, lt=2**32)] = 0  # the range that numpy and scikit-learn take
 
 
