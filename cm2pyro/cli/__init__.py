@@ -16,6 +16,7 @@ _COMMANDS = {
     "fit": "cm2pyro.cli.fit",
     "predict": "cm2pyro.cli.predict",
     "evaluate": "cm2pyro.cli.evaluate",
+    "recalibrate": "cm2pyro.cli.recalibrate",
 }
 
 

@@ -24,6 +24,8 @@ import click
 @click.option("--bootstrap", type=click.IntRange(min=0), default=1000, show_default=True, help="Resamples of subjects; 0 for none.")
 @click.option("--draws", type=click.IntRange(min=1), default=100, show_default=True, help="Draws of the latents.")
 @click.option("--patterns", is_flag=True, help="Also per missingness pattern.")
+@click.option("--by", multiple=True, metavar="COLUMN", help="Also per group of a manifest column or MODALITY.COLUMN; may be repeated.")
+@click.option("--challenge", metavar="NAME", help="Also the scores of a public challenge: physionet2012.")
 @click.option(
     "--figure", type=click.Path(), help="A PNG: reliability (or observed against predicted), and accuracy by missingness pattern."
 )
@@ -39,6 +41,8 @@ def evaluate(
     bootstrap: int,
     draws: int,
     patterns: bool,
+    by: tuple[str, ...],
+    challenge: str | None,
     figure: str | None,
     device: str,
 ) -> None:
@@ -48,12 +52,24 @@ def evaluate(
 
     model = CM2.load(run, device=device, say=click.echo)
     result = model.evaluate(
-        data, split=split, missing=missing, bootstrap=bootstrap, draws=draws, patterns=patterns, mask_seed=mask_seed, masks=masks
+        data,
+        split=split,
+        missing=missing,
+        bootstrap=bootstrap,
+        draws=draws,
+        patterns=patterns,
+        mask_seed=mask_seed,
+        masks=masks,
+        by=by,
+        challenge=challenge,
     )
     write_text(out, json.dumps(result.metrics, indent=2) + "\n")
     click.echo(_line("as observed", result.metrics))
     for mechanism, values in result.metrics.get("missing", {}).items():
         click.echo(_line(mechanism, values))
+    for column, groups in result.metrics.get("by", {}).items():
+        for group, values in groups.items():
+            click.echo(_line(f"{column} {group}", values))
     click.echo(f"metrics written to {out}")
     if masks is not None:
         click.echo(f"masks written to {masks}")
@@ -62,15 +78,31 @@ def evaluate(
         click.echo(f"picture written to {figure}")
 
 
-_SHOWN = ("auroc", "auprc", "log_loss", "brier", "rmse", "mae", "r2", "coverage", "log_score")
+_SHOWN = (
+    "auroc",
+    "auprc",
+    "log_loss",
+    "brier",
+    "ece",
+    "calibration_slope",
+    "calibration_intercept",
+    "event1",
+    "event2",
+    "rmse",
+    "mae",
+    "r2",
+    "coverage",
+    "log_score",
+)
 
 
 def _line(what: str, values: dict[str, Any]) -> str:
     shown = []
+    every = values | values.get("challenge", {})
     for name in _SHOWN:
-        if name not in values:
+        if name not in every:
             continue
-        metric = values[name]
+        metric = every[name]
         if metric["value"] is None:
             shown.append(f"{name} –")
         elif metric["low"] is None:

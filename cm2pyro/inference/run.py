@@ -29,7 +29,7 @@ CONFIG, PREPROCESSING, HOLDOUT, ENV, HISTORY, MASK, LOCK = (
     "mask.csv",
     ".lock",
 )
-_RESULTS = ("mixture.json", "reference.safetensors")
+_RESULTS = ("mixture.json", "reference.safetensors", "recalibration.json")
 _OURS = (CONFIG, PREPROCESSING, HOLDOUT, ENV, HISTORY, MASK, *_RESULTS)
 
 
