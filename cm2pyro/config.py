@@ -136,6 +136,7 @@ class Guide(Section):
     local: Literal["normal", "delta"] = "normal"
     missing: Literal["conditional", "amortized", "marginal", "mean", "zero"] = "conditional"
     globals: Literal["delta", "normal"] = "delta"
+    completions: PositiveInt | None = None  # draws of missing latents per joint component in training; None: as the task needs
 
     @property
     def scores_missing(self) -> bool:

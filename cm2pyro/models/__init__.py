@@ -71,6 +71,7 @@ def make_model(
         scores_missing=config.guide.scores_missing,
         decoders=make_decoders(config, shapes),
         auxiliary=auxiliary,
+        completions=config.guide.completions,
         missingness=MISSINGNESS.get(config.missingness.model)(
             tuple(config.modalities), config.latent.dim, classes, **missingness_options(config)
         ),

@@ -47,6 +47,7 @@ class Model(nn.Module):
         decoders: of the pooled features of observed modalities, of some, all or none.
         auxiliary: heads of single modalities, or None.
         missingness: a model of what is observed, or None; like the outcome it is not scaled by beta.
+        completions: draws of missing latents per component in training; None: as many as the likelihood needs.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class Model(nn.Module):
         decoders: Decoders,
         auxiliary: AuxiliaryHeads | None = None,
         missingness: Selection | None = None,
+        completions: int | None = None,
     ) -> None:
         super().__init__()
         self.names = names
@@ -74,6 +76,7 @@ class Model(nn.Module):
         self.decoders = decoders
         self.auxiliary = auxiliary
         self.missingness = missingness
+        self._completions = completions
 
     def sample_globals(self) -> dict[str, Tensor]:
         """The global sites alone; what global guides are built on."""
@@ -91,7 +94,7 @@ class Model(nn.Module):
     @property
     def completions(self) -> int:
         """Draws of missing latents per component in training."""
-        return max(self.likelihood.completions, 0 if self.missingness is None else self.missingness.draws)
+        return max(self._completions or self.likelihood.completions, 0 if self.missingness is None else self.missingness.draws)
 
     def predictive(self, z: Tensor, observed: Tensor) -> tuple[Tensor, Tensor | None]:
         """Outputs of the outcome head for draws z (S, B, M, D), and their log weights (S, B); None: all weigh the same."""
