@@ -1,10 +1,12 @@
 """Splits by subject: complete, disjoint, seeded, and refused in one line when they make no sense."""
 
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cm2pyro.data.splits import SPLITS, assign_splits, check_fractions, parse_splits
+from cm2pyro.data.manifest import Manifest, read_manifest
+from cm2pyro.data.splits import SPLITS, assign_splits, check_fractions, parse_splits, training_rows
 from cm2pyro.errors import ConfigError, DataError
 
 THREE = {"train": 0.6, "val": 0.2, "test": 0.2}
@@ -75,3 +77,57 @@ def test_too_few_subjects_and_a_negative_seed_are_refused() -> None:
     assert assign_splits(["a"], {"train": 1.0}, 0) == {"a": "train"}
     with pytest.raises(ConfigError, match="seed: found -1"):
         assign_splits(["a", "b"], {"train": 1.0}, -1)
+
+
+def _manifest(splits: list[str]) -> Manifest:
+    ids = [f"s{i:02d}" for i in range(len(splits))]
+    frame = pd.DataFrame({"sample_id": ids, "subject_id": [f"p{i // 2}" for i in range(len(splits))], "split": splits})
+    return read_manifest(frame)
+
+
+@pytest.mark.parametrize(("share", "subjects"), [(0.0, 0), (0.2, 2), (0.5, 5)])
+def test_the_share_of_training_subjects_that_stops_the_fit(share: float, subjects: int) -> None:
+    manifest = _manifest(["train"] * 20 + ["test"] * 4)
+    train, val, held = training_rows(manifest, seed=3, share=share)
+    assert len(held) == subjects
+    assert {manifest.subjects[i] for i in val} == set(held)
+    assert sorted([*train, *val]) == list(range(20))
+    assert not {manifest.subjects[i] for i in train} & set(held)
+
+
+def test_rows_that_are_val_stop_the_fit_whatever_the_share() -> None:
+    manifest = _manifest(["train"] * 6 + ["val"] * 2)
+    assert training_rows(manifest, seed=0, share=0.5) == ([0, 1, 2, 3, 4, 5], [6, 7], [])
+
+
+def test_a_resumed_fit_holds_out_the_same_subjects() -> None:
+    manifest = _manifest(["train"] * 20)
+    first = training_rows(manifest, seed=1, share=0.3)
+    assert training_rows(manifest, seed=2, share=0.3, held=set(first[2])) == first
+
+
+def with_labels(labels: list[str]) -> Manifest:
+    ids = [f"s{i:03d}" for i in range(len(labels))]
+    frame = pd.DataFrame({"sample_id": ids, "subject_id": ids, "split": "train", "label": labels})
+    return read_manifest(frame)
+
+
+def test_few_labels_are_shared_out_evenly() -> None:
+    labels = ["1" if i % 10 == 0 else "" for i in range(200)]
+    for seed in range(5):
+        train, val, held = training_rows(with_labels(labels), seed, labels=("label",))
+        assert sorted(train + val) == list(range(200))
+        assert len(held) == len(val) == 40
+        assert sum(labels[i] != "" for i in val) == 4  # a fifth of 20; without care it would vary around it
+
+
+def test_where_all_have_labels_they_do_not_matter_for_the_split() -> None:
+    same = with_labels(["1", "0"] * 20)
+    assert training_rows(same, 3, labels=("label",)) == training_rows(same, 3)
+
+
+def test_two_labels_among_many_rows_stay_in_training() -> None:
+    labels = ["1", "0", *[""] * 30]
+    train, val, _ = training_rows(with_labels(labels), 0, labels=("label",))
+    assert {0, 1} <= set(train)
+    assert len(val) == 6
