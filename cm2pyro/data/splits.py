@@ -113,9 +113,10 @@ def training_rows(
         subject_of = manifest.subjects
         labelled = {subject_of[i] for i in train if filled[i]}
         groups = [[s for s in subjects if s in labelled], [s for s in subjects if s not in labelled]]
-        # Of fewer than three none can be spared, unless there are no others.
+        # Of a group too small for the share none is spared, unless there is no other.
+        divisible = [group for group in groups if 0 < np.rint((1 - share) * len(group)) < len(group)]
         split_of: dict[str, str] = {}
-        for group in [g for g in groups if len(g) > 2] or [subjects]:
+        for group in divisible or [subjects]:
             split_of |= assign_splits(group, {"train": 1 - share, "val": share}, seed)
         held = {subject for subject, split in split_of.items() if split == "val"}
     val = [i for i in train if manifest.subjects[i] in held]

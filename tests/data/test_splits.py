@@ -131,3 +131,10 @@ def test_two_labels_among_many_rows_stay_in_training() -> None:
     train, val, _ = training_rows(with_labels(labels), 0, labels=("label",))
     assert {0, 1} <= set(train)
     assert len(val) == 6
+
+
+def test_three_labels_are_too_few_for_a_small_share() -> None:
+    labels = ["1", "0", "1", *[""] * 40]
+    train, val, _ = training_rows(with_labels(labels), 0, share=0.1, labels=("label",))
+    assert {0, 1, 2} <= set(train)
+    assert len(val) == 4
