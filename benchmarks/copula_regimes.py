@@ -129,8 +129,8 @@ def few_complete(
 
 
 @main.command()
-@click.option("--rows", type=int, default=500, show_default=True, help="Training rows; 2,000 are tested per seed.")
-@click.option("--changes", default="tau=0,tau=0.3,tau=0.6,tau=0.8,missing=0.2,labels=50", callback=_list(str), show_default=True)
+@click.option("--rows", type=int, default=1000, show_default=True, help="Training rows; 2,000 are tested per seed.")
+@click.option("--changes", default="tau=0.6,tau=0.8,tau=0.3,tau=0", callback=_list(str), show_default=True)
 @_seeds
 @_bootstrap
 def simulated(rows: int, changes: list, seeds: int, bootstrap: int) -> None:
