@@ -8,6 +8,7 @@ from typing import Any, Self, TypeAlias
 import numpy as np
 import pandas as pd
 import torch
+import xarray as xr
 
 from cm2pyro.config import Config
 from cm2pyro.config_file import apply_override
@@ -16,21 +17,29 @@ from cm2pyro.data.manifest import Manifest, read_manifest
 from cm2pyro.data.missingness import Mechanism, hide, hide_for_fit, mask_table
 from cm2pyro.data.prepared import Preparation
 from cm2pyro.data.splits import training_rows
+from cm2pyro.data.subgroups import group_rows, read_column
 from cm2pyro.diagnostics import summary, typicality
+from cm2pyro.diagnostics.challenge import check_challenge
 from cm2pyro.diagnostics.evaluation import Evaluation
+from cm2pyro.diagnostics.latents import to_xarray
+from cm2pyro.diagnostics.sensitivity import Sensitivity, Shift, check_delta
 from cm2pyro.distributions import CopulaMixture
 from cm2pyro.encoders import Modules, Restored, check_encoders, check_weights
 from cm2pyro.errors import CheckpointError, ConfigError, DataError
 from cm2pyro.files import write_text
 from cm2pyro.inference import checkpoint, run
 from cm2pyro.inference.device import pick_device
+from cm2pyro.inference.draws import Alteration
 from cm2pyro.inference.ensemble import member_configs, member_folder
 from cm2pyro.inference.family_posterior import FamilyPosterior, family_posterior
 from cm2pyro.inference.fit import Report, Trainer
-from cm2pyro.inference.frame import prediction_columns
+from cm2pyro.inference.frame import prediction_columns, report_columns
+from cm2pyro.inference.impute import impute
 from cm2pyro.inference.monitor import latents, pairwise_tau
 from cm2pyro.inference.predict import Prediction, predict
 from cm2pyro.inference.program import Program
+from cm2pyro.inference.recalibration import NONE, Recalibration, Recalibrator, check_recalibration, check_rows
+from cm2pyro.inference.variance import Decomposition, VarianceSplit
 from cm2pyro.models import check_model
 
 Source: TypeAlias = str | Path | pd.DataFrame
@@ -52,6 +61,7 @@ class CM2:
         self.encoders = dict(encoders or {})
         views = check_encoders(config, self.encoders)
         check_model(config)
+        check_recalibration(config.fit.recalibration, config.task.type)
         if config.missingness.mask is not None:
             Mechanism.parse(config.missingness.mask, tuple(config.modalities), "missingness.mask")
         self.config = config
@@ -60,6 +70,7 @@ class CM2:
         self._programs: list[Program] = []
         self.history: list[dict[str, Any]] = []
         self.reference: typicality.Reference | None = None
+        self.recalibration: Recalibration | None = None
         self.holdout: dict[str, list[str]] = {}
         self.mask: pd.DataFrame | None = None
 
@@ -160,6 +171,9 @@ class CM2:
         if resume and folder is not None:
             run.check_resumable(folder, self.config, self._state(), self.mask)
         train_set, val_set = dataset.take(range(len(train))), dataset.take(range(len(train), len(dataset)))
+        self.recalibration = None
+        if self.config.fit.recalibration != NONE:  # refused before the fit
+            check_rows(val_set.labels.numpy())
         configs = member_configs(self.config)
         # Modules given from Python belong to the first member: the others train copies of them as they came.
         encoders = [self.encoders, *(copy.deepcopy(self.encoders) for _ in configs[1:])]
@@ -192,9 +206,17 @@ class CM2:
             found = ", ".join(f"{pair} {tau:.3f}" for pair, tau in pairwise_tau(self.mixture(), self.names).items())
             self.say(f"second step: Kendall's tau {found}")
         self.reference = typicality.Reference.of(self.program, val_set if len(val_set) else train_set)
+        if self.config.fit.recalibration != NONE:
+            self._recalibrate(val_set, self.config.fit.recalibration)
         if folder is not None:
+            self._write_results(folder)
+
+    def _write_results(self, folder: Path) -> None:
+        if self.reference is not None:
             self.reference.write(folder)
-            summary.write(folder, self.mixture(), self.preparation)
+        if self.recalibration is not None:
+            self.recalibration.write(folder)
+        summary.write(folder, self.mixture(), self.preparation)
 
     def _hidden(self, dataset: Dataset, train: int) -> Dataset:
         """The rows of a fit, the training rows first, under `missingness.mask`."""
@@ -217,7 +239,7 @@ class CM2:
 
     def _split(self, manifest: Manifest, resumed: Path | None) -> tuple[list[int], list[int]]:
         held = None if resumed is None else set(run.read_json(resumed / run.HOLDOUT).get("subjects", []))
-        train, val, held_out = training_rows(manifest, self.config.fit.seed, self.config.fit.validation, held)
+        train, val, held_out = training_rows(manifest, self.config.fit.seed, self.config.fit.validation, held, self.config.task.columns)
         self.holdout = {"subjects": held_out, "samples": [manifest.ids[i] for i in val] if held_out else []}
         if held_out:
             self.say(f"no row has split 'val': {len(held_out)} training subjects ({len(val)} rows) are held out for validation")
@@ -229,6 +251,10 @@ class CM2:
         unlabelled = int((~train.labelled).sum())
         if unlabelled:
             self.say(f"{unlabelled} training rows have no label: they inform the latents only")
+        with_label = int(val.labelled.sum())
+        if with_label < len(val):
+            stop = f"only these {with_label} stop the fit" if with_label else "every epoch is run"
+            self.say(f"{with_label} of {len(val)} validation rows have a label: {stop}")
         self._say_notes()
         for name, encoder in zip(self.names, self.program.guide.encoders(), strict=True):
             for line in encoder.said:
@@ -247,14 +273,31 @@ class CM2:
             data: a manifest; labels, splits, subjects and whole modalities may be absent. draws: of the latents.
             split: only these rows; by default every row.
         """
+        programs, dataset = self.programs, self._unlabelled(data, draws, split)
+        split_variance = VarianceSplit(programs, draws, self.config.fit.seed, self._map)
+        prediction = predict(programs, dataset, draws, self.config.fit.seed, recalibrate=self._map, also=split_variance.add)
+        return self._frame(dataset, prediction, split_variance.result())
+
+    def impute(self, data: Source, draws: int = 100, split: str | None = None) -> xr.Dataset:
+        """Draws of every modality's latent: missing ones given the observed, observed ones from the encoders' posterior.
+
+        Args:
+            data: a manifest; labels, splits, subjects and whole modalities may be absent. draws: 1 or more.
+            split: only these rows; by default every row.
+
+        Returns:
+            `z` (draw, sample_id, modality, latent) and `observed` (sample_id, modality), see `to_xarray`.
+        """
+        programs, dataset = self.programs, self._unlabelled(data, draws, split)
+        attributes = {"draws": draws, "seed": self.config.fit.seed} | run.versions()
+        return to_xarray(impute(programs, dataset, draws, self.config.fit.seed), dataset, len(programs), attributes)
+
+    def _unlabelled(self, data: Source, draws: int, split: str | None) -> Dataset:
         if draws < 1:
             raise ConfigError(f"draws: found {draws}, expected 1 or more")
-        programs = self.programs
-        manifest = self._rows(read_manifest(data), split)
-        dataset = self.preparation.transform(manifest, labels=False)
+        dataset = self.preparation.transform(self._rows(read_manifest(data), split), labels=False)
         self._say_notes()
-        prediction = predict(programs, dataset, draws, self.config.fit.seed)
-        return self._frame(dataset, prediction)
+        return dataset
 
     def _rows(self, manifest: Manifest, split: str | None) -> Manifest:
         if split is None:
@@ -271,15 +314,17 @@ class CM2:
             self.say(note)
         self.preparation.notes.clear()
 
-    def _frame(self, dataset: Dataset, prediction: Prediction) -> pd.DataFrame:
+    def _frame(self, dataset: Dataset, prediction: Prediction, parts: Decomposition) -> pd.DataFrame:
+        scaling, task = self.preparation.scaling, self.config.task.type
+        prediction, parts = prediction.in_units(scaling), parts.in_units(scaling)
         columns: dict[str, Any] = {"sample_id": list(dataset.ids)}
-        columns |= prediction_columns(self.config.task.type, self.classes, prediction.in_units(self.preparation.scaling))
+        columns |= prediction_columns(task, self.classes, prediction)
         # A fit that was cut before its end has no reference yet.
         columns["typicality"] = np.nan if self.reference is None else self.reference.percentiles(self.program, dataset)
         seen = dataset.observed.numpy()
         columns["observed"] = [";".join(np.array(self.names)[row]) for row in seen]
         columns["missing"] = [";".join(np.array(self.names)[~row]) for row in seen]
-        return pd.DataFrame(columns)
+        return pd.DataFrame(columns | report_columns(task, self.names, prediction, parts))
 
     def evaluate(
         self,
@@ -289,8 +334,12 @@ class CM2:
         bootstrap: int = 1000,
         draws: int = 100,
         patterns: bool = False,
+        by: tuple[str, ...] = (),
+        challenge: str | None = None,
         mask_seed: int | None = None,
         masks: str | Path | None = None,
+        delta: Sequence[float] = (),
+        threshold: float | None = None,
     ) -> Evaluation:
         """Metrics on labelled rows: those of `split`, else those with split `test` if there are any, else all.
 
@@ -298,15 +347,25 @@ class CM2:
             missing: mechanisms (`mcar:0.5`, `mar:0.5@labs,gases`, `only:NAME` …, see `Mechanism`) under each of which the
                 metrics are repeated.
             bootstrap: resamples of subjects for the 95% intervals. patterns: also per missingness pattern.
+            by: columns, also per group of each: of the manifest, or `MODALITY.COLUMN` of a tabular modality; see `group_rows`.
+            challenge: also the scores of a public challenge, see `diagnostics.challenge`.
             mask_seed: of the mechanisms, by default the run's. masks: a CSV file to which every mask is written.
+            delta: also with missing latents shifted by these numbers of standard deviations, see `Sensitivity`; 0 is added.
+            threshold: probability from which a decision is positive, for the tipping point; by default the prevalence.
         """
         seed = self.program.config.fit.seed
+        event_threshold = None if self.recalibration is None else self.recalibration.threshold
+        if challenge is not None:
+            check_challenge(challenge, self.config.task.type, event_threshold)
+        if delta:
+            check_delta(delta, threshold, bootstrap, self.config.task.type)
         for mechanism in missing:  # refused before anything is read
             Mechanism.parse(mechanism, self.names)
         manifest = read_manifest(data)
         if split is None and manifest.rows("test"):
             split = "test"
         manifest = self._rows(manifest, split)
+        cells = {column: read_column(manifest, self.preparation.kinds, column) for column in by}
         dataset = self.preparation.transform(manifest, labels=True)
         self._say_notes()
         labelled = dataset.labelled.nonzero()[:, 0].tolist()
@@ -321,15 +380,59 @@ class CM2:
             every = {"as observed": dataset.observed.numpy()} | hidden
             write_text(masks, pd.concat([mask_table(dataset, mask, name) for name, mask in every.items()]).to_csv(index=False))
         result = self._evaluation(dataset, draws)
-        result.metrics = result.measure(bootstrap, seed, patterns)
+        groups = {column: group_rows(column_cells.iloc[labelled], column) for column, column_cells in cells.items()}
+        asked = (bootstrap, seed, patterns, groups, challenge, event_threshold)
+        result.metrics = result.measure(*asked)
+        if delta:
+            result.sensitivity = self._sensitivity(result, delta, threshold, bootstrap, draws)
+            result.metrics["delta"] = result.sensitivity.metrics
         for mechanism, mask in hidden.items():
             masked = dataset.with_observed(torch.from_numpy(mask))
-            result.metrics.setdefault("missing", {})[mechanism] = self._evaluation(masked, draws).measure(bootstrap, seed, patterns)
+            result.metrics.setdefault("missing", {})[mechanism] = self._evaluation(masked, draws).measure(*asked)
         return result
 
-    def _evaluation(self, dataset: Dataset, draws: int) -> Evaluation:
-        prediction = predict(self.programs, dataset, draws, self.config.fit.seed)
+    def _sensitivity(self, plain: Evaluation, delta: Sequence[float], threshold: float | None, bootstrap: int, draws: int) -> Sensitivity:
+        shifts = {value: Shift(value) for value in delta if value}
+        shifted = {value: self._evaluation(plain.dataset, draws, shift) for value, shift in shifts.items()}
+        moved = {value: shift.logits for value, shift in shifts.items()}
+        return Sensitivity.of(plain, shifted, moved, threshold, bootstrap, self.config.fit.seed)
+
+    def _evaluation(self, dataset: Dataset, draws: int, alter: Alteration | None = None) -> Evaluation:
+        prediction = predict(self.programs, dataset, draws, self.config.fit.seed, recalibrate=self._map, alter=alter)
         return Evaluation(self.config.task.type, self.classes, dataset, prediction, self.preparation.scaling)
+
+    def recalibrate(self, data: Source, method: str = "temperature", split: str | None = None, draws: int = 100) -> Recalibration:
+        """Fit a recalibration of this fit's probabilities in place of the one it has, see `inference.recalibration`; in memory.
+
+        Args:
+            data: a manifest with labels. method: temperature, isotonic, or none, which chooses the threshold alone.
+            split: its rows; by default `val`, where there is none those that the fit held out.
+        """
+        check_recalibration(method, self.config.task.type)
+        if self.config.task.type == "regression":
+            raise ConfigError("recalibrate: maps probabilities, and the task of this run is regression; expected another task")
+        manifest = read_manifest(data)
+        held = set(self.holdout.get("samples", []))
+        if split is None and not manifest.rows("val") and held.intersection(manifest.ids):
+            manifest = manifest.take([i for i, name in enumerate(manifest.ids) if name in held])
+            self.say(f"{len(manifest)} rows of {manifest.name} that the fit held out")
+        else:
+            manifest = self._rows(manifest, split or "val")
+        dataset = self.preparation.transform(manifest, labels=True)
+        self._say_notes()
+        return self._recalibrate(dataset, method, draws)
+
+    def _recalibrate(self, dataset: Dataset, method: str, draws: int = 100) -> Recalibration:
+        dataset = dataset.take(dataset.labelled.nonzero()[:, 0].tolist())
+        check_rows(dataset.labels.numpy())
+        prediction = predict(self.programs, dataset, draws, self.config.fit.seed)
+        made = self.recalibration = Recalibration.fit(method, self.config.task.type, prediction.mean, dataset.labels.numpy())
+        self.say(f"recalibration {method} on {made.rows} rows: log-loss {made.log_loss['before']:.4f} to {made.log_loss['after']:.4f}")
+        return made
+
+    @property
+    def _map(self) -> Recalibrator | None:
+        return None if self.recalibration is None else self.recalibration.recalibrator
 
     def mixture(self) -> CopulaMixture:
         """The learned copula mixture over the latents; of an ensemble that of the first member, whose latents are its own."""
@@ -369,9 +472,7 @@ class CM2:
                 header = {"epoch": len(self.history), "architectures": program.architectures()}
                 checkpoint.write(checkpoint.best(member_folder(folder, i)), program.state_dict(), header)
             run.write_history(folder, self.history)
-            if self.reference is not None:
-                self.reference.write(folder)
-            summary.write(folder, self.mixture(), self.preparation)
+            self._write_results(folder)
 
     @classmethod
     def load(cls, path: str | Path, device: str = "cpu", say: Say = _silent, encoders: Modules | None = None) -> Self:
@@ -407,6 +508,7 @@ class CM2:
             loaded._programs.append(program.eval())
         loaded.history = run.read_history(folder)
         loaded.reference = typicality.Reference.read(folder)
+        loaded.recalibration = Recalibration.read(folder)
         loaded.holdout = run.read_json(folder / run.HOLDOUT)
         loaded.mask = run.read_mask(folder)
         return loaded

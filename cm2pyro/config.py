@@ -134,8 +134,13 @@ class Priors(Section):
 
 class Guide(Section):
     local: Literal["normal", "delta"] = "normal"
-    missing: Literal["conditional", "marginal", "mean", "zero"] = "conditional"
+    missing: Literal["conditional", "amortized", "marginal", "mean", "zero"] = "conditional"
     globals: Literal["delta", "normal"] = "delta"
+
+    @property
+    def scores_missing(self) -> bool:
+        """Whether missing latents are drawn from a density of their own, against which the model scores them."""
+        return self.missing in ("amortized", "marginal")
 
 
 class Alignment(Section):
@@ -147,6 +152,14 @@ class Alignment(Section):
 
 class Fusion(Open):
     kind: str = "lstm"
+
+
+class Decoders(Open):
+    """What the latents of observed modalities are asked to explain. Further keys are the decoder's options."""
+
+    kind: str = "none"
+    weight: Positive = 1.0  # of the features' log-likelihood
+    only: Annotated[list[str], Field(min_length=1)] | None = None  # modalities that have one; by default all
 
 
 class Missingness(Open):
@@ -174,6 +187,7 @@ class Fit(Section):
     patience: PositiveInt = 10
     validation: Fraction = 0.2  # share of the training subjects that stop the fit where no row is `val`; 0: none, and all epochs run
     ensemble: Annotated[int, _NUMBER, Field(ge=1, le=100)] = 1  # fits with seeds seed, seed + 1 …, whose predictions are averaged
+    recalibration: str = "none"  # or temperature, isotonic: bends the probabilities after the fit, on the validation rows
     seed: Annotated[int, _NUMBER, Field(ge=0, lt=2**32)] = 0  # the range that numpy and scikit-learn take
 
 
@@ -188,6 +202,7 @@ class Config(Section):
     guide: Guide = Guide()
     alignment: Alignment = Alignment()
     fusion: Fusion = Fusion()
+    decoders: Decoders = Decoders()
     missingness: Missingness = Missingness()
     fit: Fit = Fit()
 

@@ -29,3 +29,8 @@ def observed(modality: str) -> str:
 def latent(modality: str) -> str:
     """Name of the latent site of a modality."""
     return f"z_{modality}"
+
+
+def features(modality: str) -> str:
+    """Name of the site of a modality's pooled features, which its decoder explains."""
+    return f"x_{modality}"

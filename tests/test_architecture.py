@@ -40,16 +40,16 @@ def test_help_imports_nothing_heavy() -> None:
     import sys
 
     code = "import sys; from cm2pyro.cli import main\ntry: main(['--help'])\nexcept SystemExit: pass\n" + (
-        "print([m for m in ('torch', 'pyro', 'pandas', 'numpy', 'sklearn', 'matplotlib') if m in sys.modules])"
+        "print([m for m in ('torch', 'pyro', 'pandas', 'numpy', 'sklearn', 'matplotlib', 'xarray') if m in sys.modules])"
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert out.rstrip().endswith("[]")
-    for command in ("simulate", "prepare", "data", "fit", "predict", "evaluate"):
+    for command in ("simulate", "prepare", "data", "fit", "predict", "impute", "evaluate", "recalibrate"):
         assert command in out
 
 
 def test_every_command_has_help(capsys: pytest.CaptureFixture[str]) -> None:
-    for command in ("simulate", "prepare", "data", "fit", "predict", "evaluate"):
+    for command in ("simulate", "prepare", "data", "fit", "predict", "impute", "evaluate", "recalibrate"):
         with pytest.raises(SystemExit) as stop:
             main([command, "--help"])
         assert stop.value.code == 0

@@ -15,7 +15,9 @@ _COMMANDS = {
     "data": "cm2pyro.cli.data",
     "fit": "cm2pyro.cli.fit",
     "predict": "cm2pyro.cli.predict",
+    "impute": "cm2pyro.cli.impute",
     "evaluate": "cm2pyro.cli.evaluate",
+    "recalibrate": "cm2pyro.cli.recalibrate",
 }
 
 

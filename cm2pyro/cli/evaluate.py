@@ -24,9 +24,15 @@ import click
 @click.option("--bootstrap", type=click.IntRange(min=0), default=1000, show_default=True, help="Resamples of subjects; 0 for none.")
 @click.option("--draws", type=click.IntRange(min=1), default=100, show_default=True, help="Draws of the latents.")
 @click.option("--patterns", is_flag=True, help="Also per missingness pattern.")
+@click.option("--by", multiple=True, metavar="COLUMN", help="Also per group of a manifest column or MODALITY.COLUMN; may be repeated.")
+@click.option("--challenge", metavar="NAME", help="Also the scores of a public challenge: physionet2012.")
 @click.option(
     "--figure", type=click.Path(), help="A PNG: reliability (or observed against predicted), and accuracy by missingness pattern."
 )
+@click.option("--delta", metavar="LIST", help="Sensitivity analysis: also with missing latents shifted by that many sds, e.g. -1,0,1.")
+@click.option("--threshold", type=float, help="With --delta: probability from which a decision is positive; by default the prevalence.")
+@click.option("--delta-figure", type=click.Path(), help="With --delta: a PNG of risk and decisions against delta.")
+@click.option("--tipping", type=click.Path(), help="With --delta: a CSV of each incomplete row's own tipping point.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 def evaluate(
     run: str,
@@ -39,21 +45,56 @@ def evaluate(
     bootstrap: int,
     draws: int,
     patterns: bool,
+    by: tuple[str, ...],
+    challenge: str | None,
     figure: str | None,
+    delta: str | None,
+    threshold: float | None,
+    delta_figure: str | None,
+    tipping: str | None,
     device: str,
 ) -> None:
     """Metrics of the fit in RUN, with 95% bootstrap intervals over subjects."""
     from cm2pyro.api import CM2
-    from cm2pyro.files import write_text
+    from cm2pyro.diagnostics.sensitivity import parse_delta
+    from cm2pyro.files import atomic, write_text
 
+    for name, value in (("--threshold", threshold), ("--delta-figure", delta_figure), ("--tipping", tipping)):
+        if value is not None and delta is None:
+            raise click.UsageError(f"{name} belongs to --delta; give both or neither.")
+    deltas = () if delta is None else parse_delta(delta)
     model = CM2.load(run, device=device, say=click.echo)
     result = model.evaluate(
-        data, split=split, missing=missing, bootstrap=bootstrap, draws=draws, patterns=patterns, mask_seed=mask_seed, masks=masks
+        data,
+        split=split,
+        missing=missing,
+        bootstrap=bootstrap,
+        draws=draws,
+        patterns=patterns,
+        mask_seed=mask_seed,
+        masks=masks,
+        by=by,
+        challenge=challenge,
+        delta=deltas,
+        threshold=threshold,
     )
     write_text(out, json.dumps(result.metrics, indent=2) + "\n")
     click.echo(_line("as observed", result.metrics))
     for mechanism, values in result.metrics.get("missing", {}).items():
         click.echo(_line(mechanism, values))
+    for column, groups in result.metrics.get("by", {}).items():
+        for group, values in groups.items():
+            click.echo(_line(f"{column} {group}", values))
+    if result.sensitivity is not None:
+        for line in result.sensitivity.lines():
+            click.echo(line)
+        if delta_figure is not None:
+            result.sensitivity.draw(delta_figure, title=f"{run}: {data}")
+            click.echo(f"picture written to {delta_figure}")
+        if tipping is not None:
+            with atomic(tipping) as temporary:
+                result.sensitivity.frame().to_csv(temporary, index=False)
+            click.echo(f"tipping points of {len(result.sensitivity.ids)} rows written to {tipping}")
     click.echo(f"metrics written to {out}")
     if masks is not None:
         click.echo(f"masks written to {masks}")
@@ -62,15 +103,31 @@ def evaluate(
         click.echo(f"picture written to {figure}")
 
 
-_SHOWN = ("auroc", "auprc", "log_loss", "brier", "rmse", "mae", "r2", "coverage", "log_score")
+_SHOWN = (
+    "auroc",
+    "auprc",
+    "log_loss",
+    "brier",
+    "ece",
+    "calibration_slope",
+    "calibration_intercept",
+    "event1",
+    "event2",
+    "rmse",
+    "mae",
+    "r2",
+    "coverage",
+    "log_score",
+)
 
 
 def _line(what: str, values: dict[str, Any]) -> str:
     shown = []
+    every = values | values.get("challenge", {})
     for name in _SHOWN:
-        if name not in values:
+        if name not in every:
             continue
-        metric = values[name]
+        metric = every[name]
         if metric["value"] is None:
             shown.append(f"{name} –")
         elif metric["low"] is None:

@@ -11,8 +11,10 @@ import click
 @click.option("--out", required=True, type=click.Path(), help="The CSV to write.")
 @click.option("--draws", type=click.IntRange(min=1), default=100, show_default=True, help="Draws of the latents.")
 @click.option("--split", type=click.Choice(["train", "val", "test"]), help="Only these rows; by default every row.")
+@click.option("--report", type=click.Path(), help="A CSV: what is missing, where the spread comes from, what would pay most.")
+@click.option("--figure", type=click.Path(), help="A PNG of the same.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
-def predict(run: str, data: str, out: str, draws: int, split: str | None, device: str) -> None:
+def predict(run: str, data: str, out: str, draws: int, split: str | None, report: str | None, figure: str | None, device: str) -> None:
     """Predict the outcome of every row with the fit in RUN."""
     from cm2pyro.api import CM2
     from cm2pyro.files import atomic
@@ -22,3 +24,14 @@ def predict(run: str, data: str, out: str, draws: int, split: str | None, device
     with atomic(Path(out)) as temporary:
         frame.to_csv(temporary, index=False)
     click.echo(f"{len(frame)} predictions written to {out}")
+    if report is not None:
+        from cm2pyro.diagnostics.spread import spread_table
+
+        with atomic(report) as temporary:
+            spread_table(frame, model.names).to_csv(temporary, index=False)
+        click.echo(f"report written to {report}")
+    if figure is not None:
+        from cm2pyro.diagnostics.spread import draw_spread
+
+        draw_spread(frame, model.names, figure, title=f"{run}: {data}")
+        click.echo(f"picture written to {figure}")

@@ -1,7 +1,7 @@
 """Dividing subjects among train, val and test, the same way for every data source."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -86,17 +86,18 @@ def assign_splits(subject_ids: Iterable[str], fractions: Mapping[str, float], se
 
 
 def training_rows(
-    manifest: "Manifest", seed: int, share: float = 0.2, held: set[str] | None = None
+    manifest: "Manifest", seed: int, share: float = 0.2, held: set[str] | None = None, labels: Sequence[str] = ()
 ) -> tuple[list[int], list[int], list[str]]:
     """Rows to fit on and rows that stop the fit.
 
     Args:
         manifest: with splits and subjects. seed: of the subjects held out. share: of the training subjects to hold out,
-            in [0, 1); 0: none. held: subjects held out before, by a fit that is resumed.
+            in [0, 1); 0: none. held: subjects held out before, by a fit that is resumed. labels: columns of the labels.
 
     Returns:
         rows of the split `train`, rows of `val`, and, where no row is `val`, the training subjects whose rows were taken
-        out of `train` to serve as `val` (empty otherwise, with share 0, and where there is one subject alone).
+        out of `train` to serve as `val` (empty otherwise, with share 0, and where there is one subject alone). Where some
+        subjects have a label and others none it is that share of each, so that few labels are shared out evenly.
 
     Raises:
         DataError: no row has the split `train`.
@@ -108,7 +109,14 @@ def training_rows(
     if val or not share or len(subjects) < 2:
         return train, val, []
     if not held:
-        split_of = assign_splits(subjects, {"train": 1 - share, "val": share}, seed)
-        held = {subject for subject in subjects if split_of[subject] == "val"}
+        filled = (manifest.frame[list(labels)] != "").any(axis=1).tolist() if labels else [True] * len(manifest)
+        subject_of = manifest.subjects
+        labelled = {subject_of[i] for i in train if filled[i]}
+        groups = [[s for s in subjects if s in labelled], [s for s in subjects if s not in labelled]]
+        # Of fewer than three none can be spared, unless there are no others.
+        split_of: dict[str, str] = {}
+        for group in [g for g in groups if len(g) > 2] or [subjects]:
+            split_of |= assign_splits(group, {"train": 1 - share, "val": share}, seed)
+        held = {subject for subject, split in split_of.items() if split == "val"}
     val = [i for i in train if manifest.subjects[i] in held]
     return [i for i in train if manifest.subjects[i] not in held], val, sorted(held)

@@ -1,17 +1,24 @@
 """Metrics of a fit together with what they were computed from."""
 
+from __future__ import annotations
+
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from cm2pyro.data.dataset import Dataset
 from cm2pyro.data.scaling import Standard
+from cm2pyro.diagnostics.challenge import challenge_scores
 from cm2pyro.diagnostics.metrics import evaluate
 from cm2pyro.diagnostics.metrics_multilabel import evaluate_labels
 from cm2pyro.diagnostics.metrics_regression import evaluate_numbers
 from cm2pyro.diagnostics.resampling import Array
 from cm2pyro.inference.predict import Prediction
+
+Groups = dict[str, dict[str, Array]]
+if TYPE_CHECKING:
+    from cm2pyro.diagnostics.sensitivity import Sensitivity
 
 
 class Evaluation:
@@ -23,7 +30,7 @@ class Evaluation:
 
     Attributes:
         labels: (n,), of several labels (n, L), −1 where one is empty; of a regression in its own units.
-        prediction: in the units of the labels. metrics: the content of metrics.json.
+        prediction: in the units of the labels. metrics: the content of metrics.json. sensitivity: with delta, what it found.
     """
 
     def __init__(self, task: str, classes: tuple[str, ...], dataset: Dataset, prediction: Prediction, scaling: Standard | None) -> None:
@@ -33,21 +40,50 @@ class Evaluation:
             self.labels = scaling.inverse(self.labels)
         self.prediction = prediction.in_units(scaling)
         self.metrics: dict[str, Any] = {}
+        self.sensitivity: Sensitivity | None = None
 
     @property
     def probabilities(self) -> Array:
         """(n,) of class 1 in a binary task, else (n, C) of the classes or labels; meaningless in a regression."""
         return self.prediction.mean[:, 1] if self.task == "binary" else self.prediction.mean
 
-    def measure(self, bootstrap: int, seed: int, patterns: bool) -> dict[str, Any]:
-        """See `evaluate`, `evaluate_labels` and `evaluate_numbers` in `diagnostics`."""
-        rows = (np.array(self.dataset.subjects), self.dataset.observed.numpy(), self.dataset.names, bootstrap, seed, patterns)
+    def measure(
+        self,
+        bootstrap: int,
+        seed: int,
+        patterns: bool,
+        by: Groups | None = None,
+        challenge: str | None = None,
+        threshold: float | None = None,
+    ) -> dict[str, Any]:
+        """See `evaluate`, `evaluate_labels` and `evaluate_numbers` in `diagnostics`.
+
+        Args:
+            by: column -> group -> rows; adds `by` with the same metrics per group. challenge: adds its scores, see `challenge_scores`.
+        """
+        every = np.arange(len(self.labels))
+        result = self._measure(every, bootstrap, seed, patterns)
+        if challenge is not None and threshold is not None:
+            subjects = np.array(self.dataset.subjects)
+            result["challenge"] = challenge_scores(challenge, self.labels, self.probabilities, threshold, subjects, bootstrap, seed)
+        if by:
+            # The same seed for each, as for patterns: a group's interval does not depend on which others there are.
+            result["by"] = {
+                column: {group: self._measure(rows, bootstrap, seed, False) for group, rows in groups.items()}
+                for column, groups in by.items()
+            }
+        return result
+
+    def _measure(self, rows: Array, bootstrap: int, seed: int, patterns: bool) -> dict[str, Any]:
+        """The metrics of some of the rows (k,)."""
+        observed = self.dataset.observed.numpy()[rows]
+        shared = (np.array(self.dataset.subjects)[rows], observed, self.dataset.names, bootstrap, seed, patterns)
         if self.task == "regression":
             p = self.prediction
-            return evaluate_numbers(self.labels, p.mean[:, 0], p.q05[:, 0], p.q95[:, 0], p.log_score, *rows)
+            return evaluate_numbers(self.labels[rows], p.mean[rows, 0], p.q05[rows, 0], p.q95[rows, 0], p.log_score[rows], *shared)
         if self.task == "multilabel":
-            return evaluate_labels(self.labels, self.probabilities, self.classes, *rows)
-        return evaluate(self.labels, self.probabilities, *rows)
+            return evaluate_labels(self.labels[rows], self.probabilities[rows], self.classes, *shared)
+        return evaluate(self.labels[rows], self.probabilities[rows], *shared)
 
     def draw(self, path: str | Path, title: str) -> None:
         """Write the picture: reliability, of several labels that of all cells pooled; in a regression predicted against observed."""
@@ -55,11 +91,15 @@ class Evaluation:
         from cm2pyro.diagnostics.plots_regression import predicted_and_patterns
 
         labels, p, observed, names = self.labels, self.probabilities, self.dataset.observed.numpy(), self.dataset.names
+        before = self.prediction.before
+        if before is not None and self.task == "binary":
+            before = before[:, 1]
         if self.task == "regression":
             predicted_and_patterns(labels, p[:, 0], self.prediction.q05[:, 0], self.prediction.q95[:, 0], observed, names, path, title)
             return
         if self.task == "multilabel":
             rows, columns = np.nonzero(labels >= 0)
             labels, p, observed = labels[rows, columns], p[rows, columns], observed[rows]
+            before = None if before is None else before[rows, columns]
             title = f"{title} ({len(self.classes)} labels pooled)"
-        reliability_and_patterns(labels, p, observed, names, path, title)
+        reliability_and_patterns(labels, p, observed, names, path, title, before)

@@ -8,13 +8,21 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import ndtri
 
-from cm2pyro.diagnostics.resampling import INTERVAL, Array, by_pattern, check_bootstrap, measured, numbered, pattern_keys, subject_codes
+from cm2pyro.diagnostics.calibration import CALIBRATION, CLIP, BinnedError, LogisticRecalibration, equal_mass
+from cm2pyro.diagnostics.resampling import (
+    INTERVAL,
+    Array,
+    by_pattern,
+    check_bootstrap,
+    measured,
+    numbered,
+    pattern_keys,
+    reflected,
+    subject_codes,
+)
 from cm2pyro.errors import DataError
 
-METRICS = ("auroc", "auprc", "log_loss", "brier", "accuracy")
-
-CLIP = 1e-7
-"""Log-loss takes probabilities as no closer than this to 0 and 1, so that one sure and wrong prediction costs 16.1 and not infinity."""
+METRICS = ("auroc", "auprc", "log_loss", "brier", "accuracy", "ece")
 
 
 def evaluate(
@@ -32,7 +40,12 @@ def evaluate(
     A resample draws as many subjects as there are, with replacement, each with all its rows. AUROC and AUPRC are undefined where a class
     is absent (multiclass: any class, or the mean over classes would mean something else in every resample): such resamples are
     ignored for these two, and where more than half of them are, no interval is given. Nor is there one for a single subject.
-    Log-loss clips probabilities at 1e-7 (`CLIP`).
+    Log-loss and logits clip probabilities at 1e-7 (`CLIP`), so that one sure and wrong prediction costs 16.1 and not infinity.
+
+    `ece` is Σ_b |Σ_{i in b} (y_i − p_i)| / n over at most ten bins of equal count (`calibration.bins_for`), fixed by all rows.
+    `calibration_slope` is b of logit P(y = 1) = a + b logit p, `calibration_intercept` a where b is held at 1 (calibration in the
+    large); they are undefined as `LogisticRecalibration` says. The interval of `ece` is the basic one, see
+    `resampling.reflected`: it may lie below the value, which noise makes too large.
 
     Args:
         labels: (n,) class index; 0 or 1 where `probabilities` is (n,), else 0 to C - 1.
@@ -46,8 +59,9 @@ def evaluate(
 
     Returns:
         A dict that JSON can hold, never with a NaN: `n`, `subjects` (how many), `prevalence` (binary) or `class_shares` (a list of C), and
-        `auroc`, `auprc`, `log_loss`, `brier`, `accuracy`, each `{"value", "low", "high"}`, None where undefined. AUPRC is average
-        precision. Multiclass: AUROC and AUPRC are means of one class against the rest, Brier sums over classes (0 to 2). Accuracy predicts
+        `auroc`, `auprc`, `log_loss`, `brier`, `accuracy`, `ece`, and binary `calibration_slope` and `calibration_intercept`, each
+        `{"value", "low", "high"}`, None where undefined. AUPRC is average precision. Multiclass: AUROC, AUPRC and ECE are means
+        of one class against the rest, Brier sums over classes (0 to 2). Accuracy predicts
         class 1 from 0.5 on, or the first of the most probable classes. With `patterns` also `patterns`: observed modalities joined
         by ";" ("none" if there are none) to such a dict, the most frequent first.
 
@@ -66,9 +80,7 @@ def evaluate(
 
 
 def reliability(labels: ArrayLike, probabilities: ArrayLike, bins: int = 10) -> dict[str, list[float]]:
-    """Predicted against observed frequency in bins of equal count.
-
-    Equal predictions share a bin, whatever the order of the rows; so with many ties bins differ in size, and there may be fewer.
+    """Predicted against observed frequency in bins of equal count, see `equal_mass`.
 
     Args:
         labels: (n,) 0 or 1.
@@ -87,10 +99,7 @@ def reliability(labels: ArrayLike, probabilities: ArrayLike, bins: int = 10) -> 
     y, p = check_outcomes(labels, probabilities)
     if p.ndim != 1:
         raise DataError(f"probabilities: shape is {p.shape}; a reliability curve needs one column, such as that of the predicted class")
-    _, group, counts = np.unique(p, return_inverse=True, return_counts=True)
-    # A group of ties goes to the bin of its middle rank; integers, so that no rounding moves a row.
-    bin_of_group = bins * (2 * np.cumsum(counts) - counts) // (2 * len(p))
-    _, index = np.unique(bin_of_group[group], return_inverse=True)
+    index = equal_mass(p, bins)
     n = np.bincount(index)
     hits = np.bincount(index, weights=y)
     low, high = wilson(hits, n)
@@ -198,26 +207,33 @@ def _evaluate(y: Array, p: Array, codes: Array, bootstrap: int, seed: int) -> di
     """`evaluate` without checks and patterns; `codes` (n,) int, any numbers."""
     codes = numbered(codes)
     n, subjects = len(y), int(codes.max()) + 1
+    names: tuple[str, ...] = METRICS
     if p.ndim == 1:
-        rankings = [Ranking.of(y == 1, p)]
+        hot, columns = (y == 1)[:, None], p[:, None]
         likelihood = np.where(y == 1, p, 1 - p)
         squares = (p - y) ** 2
         shares: dict[str, Any] = {"prevalence": float(y.mean())}
+        recalibration = [LogisticRecalibration.of(y == 1, p)]
+        names += CALIBRATION
     else:
-        hot = y[:, None] == np.arange(p.shape[1])
-        rankings = [Ranking.of(hot[:, c], p[:, c]) for c in range(p.shape[1])]
+        hot, columns = y[:, None] == np.arange(p.shape[1]), p
         likelihood = p[np.arange(n), y]
         squares = ((p - hot) ** 2).sum(axis=1)
         shares = {"class_shares": hot.mean(axis=0).tolist()}
+        recalibration = []
+    rankings = [Ranking.of(*pair) for pair in zip(hot.T, columns.T, strict=True)]
+    errors = [BinnedError.of(*pair, codes, subjects) for pair in zip(hot.T, columns.T, strict=True)]
     means = np.column_stack([-np.log(np.clip(likelihood, CLIP, 1 - CLIP)), squares, predicted_class(p) == y, np.ones(n)])
     # Means need only each subject's sums, ranks need every row.
     sums = np.column_stack([np.bincount(codes, weights=column) for column in means.T])
 
     def under(counts: Array) -> Array:
-        """(B, 5) metrics where subject s counts `counts` (B, S) times."""
-        totals = counts @ sums
-        ranks = np.mean([ranking.metrics(counts[:, codes]) for ranking in rankings], axis=0)
-        return np.column_stack([*ranks, totals[:, :3] / totals[:, 3:]])
+        """(B, metrics) where subject s counts `counts` (B, S) times."""
+        totals, weights = counts @ sums, counts[:, codes]
+        ranks = np.mean([ranking.metrics(weights) for ranking in rankings], axis=0)
+        ece = np.mean([error.under(counts) for error in errors], axis=0)
+        further = [column for fit in recalibration for column in fit.under(weights)]
+        return np.column_stack([*ranks, totals[:, :3] / totals[:, 3:], ece, *further])
 
-    found = dict(zip(METRICS, measured(under, n, subjects, bootstrap, seed), strict=True))
-    return {"n": n, "subjects": subjects, **shares, **found}
+    found = dict(zip(names, measured(under, n, subjects, bootstrap, seed), strict=True))
+    return {"n": n, "subjects": subjects, **shares, **found, "ece": reflected(found["ece"])}

@@ -6,8 +6,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from cm2pyro.diagnostics.metrics import CLIP, METRICS, Ranking, predicted_class
-from cm2pyro.diagnostics.resampling import Array, by_pattern, check_bootstrap, measured, numbered, pattern_keys, subject_codes
+from cm2pyro.diagnostics.calibration import CALIBRATION, CLIP, BinnedError, LogisticRecalibration
+from cm2pyro.diagnostics.metrics import METRICS, Ranking, predicted_class
+from cm2pyro.diagnostics.resampling import (
+    Array,
+    Metric,
+    by_pattern,
+    check_bootstrap,
+    measured,
+    numbered,
+    pattern_keys,
+    reflected,
+    subject_codes,
+)
 from cm2pyro.errors import DataError
 
 
@@ -35,8 +46,9 @@ def evaluate_labels(
         subjects, observed, names, bootstrap, seed, patterns: as in `metrics.evaluate`.
 
     Returns:
-        A dict that JSON can hold: `n`, `subjects`, `ranked`, the macro `auroc`, `auprc`, `log_loss`, `brier` and `accuracy`,
-        each `{"value", "low", "high"}`; `labels`: name to `n`, `prevalence` and the same metrics; and `patterns` where asked.
+        A dict that JSON can hold: `n`, `subjects`, `ranked`, the macro `auroc`, `auprc`, `log_loss`, `brier`, `accuracy` and `ece`,
+        each `{"value", "low", "high"}`; `labels`: name to `n`, `prevalence`, the same metrics, `calibration_slope` and
+        `calibration_intercept` (whose signs would cancel in a mean); and `patterns` where asked.
 
     Raises:
         DataError: shapes that differ, a label or a probability outside its range, a row without a label, an empty subject id.
@@ -74,15 +86,23 @@ def _evaluate(y: Array, p: Array, label_names: Sequence[str], codes: Array, boot
     there = np.array([part.n > 0 for part in parts])
 
     def under(counts: Array) -> Array:
-        """(B, 5 + 5 L): the macro metrics, then those of every label."""
-        each = np.stack([part.under(counts) for part in parts], 1)  # (B, L, 5)
-        macro = [_mean(each[:, chosen, i]) for i, chosen in enumerate((ranked, ranked, there, there, there))]
+        """(B, macro metrics + L metrics of a label): the macro metrics, then those of every label."""
+        each = np.stack([part.under(counts) for part in parts], 1)  # (B, L, metrics of a label)
+        macro = [_mean(each[:, ranked if i < 2 else there, i]) for i in range(len(METRICS))]
         return np.column_stack([*macro, each.reshape(len(counts), -1)])
 
-    found = measured(under, n, subjects, bootstrap, seed)
-    rows = [dict(zip(METRICS, found[start : start + 5], strict=True)) for start in range(0, len(found), 5)]
-    each = {name: {"n": part.n, "prevalence": part.prevalence, **row} for name, part, row in zip(label_names, parts, rows[1:], strict=True)}
-    return {"n": n, "subjects": subjects, "ranked": int(ranked.sum()), **rows[0], "labels": each}
+    found = iter(measured(under, n, subjects, bootstrap, seed))
+
+    def taken(metrics: Sequence[str]) -> dict[str, Metric]:
+        row = {metric: next(found) for metric in metrics}
+        return row | {"ece": reflected(row["ece"])}
+
+    macro = taken(METRICS)
+    each = {
+        name: {"n": part.n, "prevalence": part.prevalence, **taken(METRICS + CALIBRATION)}
+        for name, part in zip(label_names, parts, strict=True)
+    }
+    return {"n": n, "subjects": subjects, "ranked": int(ranked.sum()), **macro, "labels": each}
 
 
 class _Label:
@@ -98,14 +118,18 @@ class _Label:
         likelihood = np.clip(np.where(y == 1, p, 1 - p), CLIP, 1 - CLIP)
         columns = [-np.log(likelihood), (p - y) ** 2, predicted_class(p) == y, np.ones(self.n)]
         self.sums = np.column_stack([np.bincount(self.codes, weights=column, minlength=subjects) for column in columns])
+        self.error = BinnedError.of(y == 1, p, self.codes, subjects) if self.n else None
+        self.recalibration = LogisticRecalibration.of(y == 1, p) if self.ranked else None
 
     def under(self, counts: Array) -> Array:
-        """(B, subjects) -> (B, 5), NaN where undefined."""
-        nothing = np.full(len(counts), np.nan)
-        ranks = (nothing, nothing) if self.ranking is None else self.ranking.metrics(counts[:, self.codes])
+        """(B, subjects) -> (B, metrics), NaN where undefined."""
+        nothing, weights = np.full(len(counts), np.nan), counts[:, self.codes]
+        ranks = (nothing, nothing) if self.ranking is None else self.ranking.metrics(weights)
+        ece = nothing if self.error is None else self.error.under(counts)
+        further = (nothing, nothing) if self.recalibration is None else self.recalibration.under(weights)
         totals = counts @ self.sums
         with np.errstate(invalid="ignore"):
-            return np.column_stack([*ranks, totals[:, :3] / totals[:, 3:]])
+            return np.column_stack([*ranks, totals[:, :3] / totals[:, 3:], ece, *further])
 
 
 def _mean(columns: Array) -> Array:

@@ -14,6 +14,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
 
+from cm2pyro.diagnostics.calibration import BinnedError, LogisticRecalibration, bins_for
 from cm2pyro.diagnostics.metrics import check_outcomes, predicted_class, reliability, wilson
 from cm2pyro.diagnostics.resampling import Array, pattern_keys
 from cm2pyro.files import atomic
@@ -28,14 +29,21 @@ _LIMITS = (0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8)
 
 
 def reliability_and_patterns(
-    labels: ArrayLike, probabilities: ArrayLike, observed: ArrayLike, names: Sequence[str], path: str | Path, title: str
+    labels: ArrayLike,
+    probabilities: ArrayLike,
+    observed: ArrayLike,
+    names: Sequence[str],
+    path: str | Path,
+    title: str,
+    before: ArrayLike | None = None,
 ) -> None:
     """Write one PNG, 1200 x 500 px: the reliability diagram, and accuracy per missingness pattern.
 
     Left, ten bins of equal count (fewer below 100 rows) with 95% Wilson intervals and a histogram of the predictions; for multiclass
     the confidence of the predicted class against its accuracy. Right, accuracy (binary: class 1 from 0.5 on) with 95% Wilson intervals
     per pattern, the most frequent on top, beside what always naming the pattern's commonest class would reach. Both intervals take
-    rows as independent; `evaluate` has those over subjects.
+    rows as independent; `evaluate` has those over subjects. Beside the left heading stand the expected calibration error of what is
+    drawn, and for a binary outcome calibration slope and intercept (see `evaluate`).
 
     Args:
         labels: (n,) class index.
@@ -44,6 +52,7 @@ def reliability_and_patterns(
         names: M modality names.
         path: of the PNG; replaced if it exists.
         title: above both panels, one line.
+        before: the probabilities before recalibration, whose curve is drawn as well.
 
     Raises:
         DataError: arrays that do not fit (see `evaluate`), or a path that cannot be written.
@@ -53,7 +62,7 @@ def reliability_and_patterns(
     with page(path, title) as panels:
         curve, histogram = panels[0].subplots(2, 1, sharex=True, height_ratios=(4, 1))
         accuracy = panels[1].subplots()
-        _reliability(curve, histogram, y, p)
+        _reliability(curve, histogram, y, p, None if before is None else check_outcomes(labels, before)[1])
         _patterns(accuracy, y, predicted_class(p), keys, names)
         for panel, axes in zip(panels, (curve, accuracy), strict=True):
             # Below the panel, where no point can lie.
@@ -72,32 +81,38 @@ def page(path: str | Path, title: str) -> Iterator[Any]:
         FigureCanvasAgg(figure).print_png(str(temporary))
 
 
-def _reliability(curve: Axes, histogram: Axes, y: Array, p: Array) -> None:
+def _reliability(curve: Axes, histogram: Axes, y: Array, p: Array, before: Array | None) -> None:
     """Draw the diagram in `curve` and the predictions under it."""
-    if p.ndim == 1:
-        hit, sure, x_label, y_label = y, p, "predicted probability", "observed frequency"
-    else:
-        hit, sure, x_label, y_label = predicted_class(p) == y, p.max(axis=1), "confidence of the predicted class", "accuracy"
-    bins = {key: np.array(column) for key, column in reliability(hit, sure, bins=int(np.clip(len(y) // 10, 1, 10))).items()}
+    binary = p.ndim == 1
+    x_label, y_label = ("predicted probability", "observed frequency") if binary else ("confidence of the predicted class", "accuracy")
+    hit, sure = _pooled(y, p)
+    now = "bins of equal count, 95% interval" if before is None else "recalibrated, 95% interval"
+    series = [] if before is None else [(*_pooled(y, before), GREY, "s", "before recalibration, 95% interval")]
+    series.append((hit, sure, BLUE, "o", now))
+    curves = [{key: np.array(column) for key, column in reliability(hit, sure, bins_for(len(y))).items()} for hit, sure, *_ in series]
     # A rare outcome would fill a corner: show what there is, but cut nothing off.
-    top = max(sure.max(), bins["high"].max())
+    top = max(max(part[1].max() for part in series), max(bins["high"].max() for bins in curves))
     limit = next((limit for limit in _LIMITS if top <= limit), 1.0)
     curve.plot([0, limit], [0, limit], color=GREY, linewidth=1, linestyle="--", label="perfect calibration")
-    lengths = np.maximum(0, [bins["observed"] - bins["low"], bins["high"] - bins["observed"]])
-    curve.errorbar(
-        bins["predicted"],
-        bins["observed"],
-        yerr=lengths,
-        color=BLUE,
-        marker="o",
-        markersize=5,
-        linewidth=0.7,
-        elinewidth=1.5,
-        capsize=2.5,
-        label="bins of equal count, 95% interval",
-    )
+    for (_, _, color, marker, label), bins in zip(series, curves, strict=True):
+        lengths = np.maximum(0, [bins["observed"] - bins["low"], bins["high"] - bins["observed"]])
+        curve.errorbar(
+            bins["predicted"],
+            bins["observed"],
+            yerr=lengths,
+            color=color,
+            marker=marker,
+            markersize=5,
+            linewidth=0.7,
+            elinewidth=1.5,
+            capsize=2.5,
+            label=label,
+        )
     curve.set(ylabel=y_label, xlim=(-0.02 * limit, 1.02 * limit), ylim=(-0.02 * limit, 1.04 * limit))
+    # Beside the heading, where no point can lie.
     curve.set_title("Reliability", fontsize=11, loc="left")
+    texts = [_numbers(hit, sure, binary) for hit, sure, *_ in series]
+    curve.set_title(texts[0] if len(texts) == 1 else f"before: {texts[0]}\nrecalibrated: {texts[1]}", fontsize=8, loc="right")
     curve.tick_params(labelbottom=False)
     histogram.hist(sure, bins=np.linspace(0, limit, 41).tolist(), color=BLUE, alpha=0.7)
     histogram.set(xlabel=x_label, ylabel="rows")
@@ -105,6 +120,21 @@ def _reliability(curve: Axes, histogram: Axes, y: Array, p: Array) -> None:
     for axes in (curve, histogram):
         plain(axes)
         axes.grid(alpha=0.25)
+
+
+def _pooled(y: Array, p: Array) -> tuple[Array, Array]:
+    """What the diagram is about, (n,) each: outcome and its probability, or whether the predicted class is right and its confidence."""
+    return (y, p) if p.ndim == 1 else (predicted_class(p) == y, p.max(axis=1))
+
+
+def _numbers(hit: Array, sure: Array, binary: bool) -> str:
+    """Calibration in a line."""
+    n = len(hit)
+    shown = {"ECE" if binary else "ECE of the confidence": BinnedError.of(hit, sure, np.arange(n), n).under(np.ones((1, n)))[0]}
+    if binary:
+        slope, intercept = LogisticRecalibration.of(hit, sure).under(np.ones((1, n)))
+        shown |= {"slope": slope[0], "intercept": intercept[0]}
+    return ", ".join(f"{name} {'–' if np.isnan(value) else f'{value:.3f}'}" for name, value in shown.items())
 
 
 def _patterns(axes: Axes, y: Array, predicted: Array, keys: Array, names: Sequence[str]) -> None:

@@ -14,7 +14,7 @@ from cm2pyro.distributions.latents import DrawnLatent
 from cm2pyro.distributions.mixture import CopulaMixture
 from cm2pyro.encoders import Encoder
 from cm2pyro.guides.globals import GlobalGuide
-from cm2pyro.guides.imputation import TREATMENTS, Noise
+from cm2pyro.guides.imputation import TREATMENTS, Noise, Represented, Treatment
 from cm2pyro.guides.local import LocalGuide
 
 
@@ -54,7 +54,7 @@ class Guide(nn.Module):
         self.build = build
         self.dim = dim
         self.missing = missing
-        self.treat = TREATMENTS.get(missing, "guide.missing")
+        self.treat: Treatment = TREATMENTS.get(missing, "guide.missing")(len(self.names), dim)
         self.beta = beta
         self.represented: tuple[Tensor, Tensor] | None = None  # of the last run
         self.choice: Tensor | None = None  # log responsibility of the components drawn last, (B,)
@@ -63,7 +63,7 @@ class Guide(nn.Module):
         """The encoders, in the order of the modalities."""
         return [local.encoder for local in self._locals.values()]
 
-    def represent(self, batch: Batch) -> tuple[Tensor, Tensor]:
+    def represent(self, batch: Batch) -> Represented:
         """loc and scale of q(z_m | x_m), (B, M, D) each; 0 where the modality is missing.
 
         In training an encoder sees the rows that have its modality and no others, so that nothing else enters gradients or
@@ -114,7 +114,7 @@ class Guide(nn.Module):
             # Where nothing is missing there was nothing to choose.
             self.choice = torch.where(batch.observed.all(1), torch.zeros_like(log_r), log_r)
         else:
-            z, log_q_missing = self.treat(mixture, z, batch.observed, None)
+            z, log_q_missing = self.treat(mixture, z, batch.observed, None, (loc, scale))
             log_q = log_q + log_q_missing
         data = pyro.plate(sites.PLATE, batch.size, subsample=batch.rows, dim=-1)
         draws = pyro.plate(sites.DRAWS, len(z), dim=-2) if completions else None
@@ -123,7 +123,7 @@ class Guide(nn.Module):
                 with draws or nullcontext():
                     pyro.sample(sites.latent(name), DrawnLatent(z[..., m, :], log_q[:, m]))
 
-    def draw(self, batch: Batch, mixture: CopulaMixture, noise: Noise, represented: tuple[Tensor, Tensor] | None = None) -> Tensor:
+    def draw(self, batch: Batch, mixture: CopulaMixture, noise: Noise, represented: Represented | None = None) -> Tensor:
         """S draws of all latents for prediction, (S, B, M, D).
 
         Args:
@@ -133,7 +133,27 @@ class Guide(nn.Module):
         """
         loc, scale = self.represent(batch) if represented is None else represented
         uniform, normal = noise
-        shape = (len(uniform), *loc.shape)
         z = self.draw_observed(loc, scale, normal[:, 0, None])
-        shared = (uniform[:, None].expand(shape[:-1]), normal[:, 1, None].expand(shape))
-        return self.treat(mixture, z, batch.observed.expand(shape[:-1]), shared)[0]
+        return self.complete(z, batch.observed, mixture, (uniform[:, None], normal[:, 1, None]), (loc, scale))
+
+    def complete(
+        self,
+        z: Tensor,
+        observed: Tensor,
+        mixture: CopulaMixture,
+        noise: Noise,
+        represented: Represented,
+        known: Tensor | None = None,
+    ) -> Tensor:
+        """z (S, B, M, D) with the modalities that are not `observed` (B, M) drawn.
+
+        Args:
+            noise: uniform and standard normal that broadcast to (S, B, M) and (S, B, M, D).
+            represented: what `represent` gave for the rows.
+            known: (B, M) bool, the observed modalities and others whose latents in `z` are kept and, where the treatment
+                lets missing ones depend on one another, conditioned on.
+        """
+        shape = z.shape[:-1]
+        given = observed if known is None or self.missing != "conditional" else known
+        drawn, _ = self.treat(mixture, z, given.expand(shape), (noise[0].expand(shape), noise[1].expand(z.shape)), represented)
+        return drawn if known is None else torch.where(known[..., None], z, drawn)

@@ -1,7 +1,7 @@
 """Draws of the latents given what is observed, and what each says about the outcome."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +11,8 @@ from cm2pyro.data.dataset import Batch, Dataset
 from cm2pyro.distributions.mixture import CopulaMixture
 from cm2pyro.guides.imputation import Noise
 from cm2pyro.inference.program import Program
+
+Alteration = Callable[[Program, Tensor, Tensor], Tensor]  # z (S, B, M, D) of all latents, observed (B, M) -> other draws like z
 
 _GLOBAL_DRAWS = 20  # mixtures drawn where the global sites have a posterior; the latents' draws are spread over them
 
@@ -76,8 +78,10 @@ def mixtures_of(program: Program, draws: int, seed: int) -> list[CopulaMixture]:
         return [program.draw_mixture() for _ in range(min(draws, _GLOBAL_DRAWS))]
 
 
-def posterior_draws(programs: Sequence[Program], dataset: Dataset, draws: int, seed: int, batch_size: int = 256) -> Iterator[Draws]:
-    """Draws for every row, batch by batch, `draws` for each member.
+def posterior_draws(
+    programs: Sequence[Program], dataset: Dataset, draws: int, seed: int, batch_size: int = 256, alter: Alteration | None = None
+) -> Iterator[Draws]:
+    """Draws for every row, batch by batch, `draws` for each member, passed through `alter` if that is given.
 
     Every row uses the same noise: its numbers depend on the patient, the run, `draws` and `seed` alone.
     """
@@ -91,20 +95,29 @@ def posterior_draws(programs: Sequence[Program], dataset: Dataset, draws: int, s
         with torch.no_grad():
             for batch in dataset.batches(batch_size):
                 batch = batch.to(device)
-                yield Draws(batch, [_member(*each, batch, (uniform, normal)) for each in zip(programs, mixtures, strict=True)])
+                yield Draws(batch, [_member(*each, batch, (uniform, normal), alter) for each in zip(programs, mixtures, strict=True)])
     finally:
         for program, mode in zip(programs, training, strict=True):
             program.train(mode)
 
 
-def _member(program: Program, mixtures: list[CopulaMixture], batch: Batch, noise: Noise) -> Member:
+def groups_of(draws: int, mixtures: Sequence[CopulaMixture]) -> list[slice]:
+    """Which of a member's draws belong to which of its mixtures."""
+    ends = [len(part) for part in torch.arange(draws).tensor_split(len(mixtures))]
+    starts = [sum(ends[:i]) for i in range(len(ends))]
+    return [slice(start, start + length) for start, length in zip(starts, ends, strict=True)]
+
+
+def _member(program: Program, mixtures: list[CopulaMixture], batch: Batch, noise: Noise, alter: Alteration | None) -> Member:
     represented = program.guide.represent(batch)  # once, whatever the number of mixtures: encoders are what costs
-    groups = torch.arange(len(noise[0]), device=noise[0].device).tensor_split(len(mixtures))
     z = torch.cat(
         [
             program.guide.draw(batch, mixture, (noise[0][group], noise[1][group]), represented)
-            for mixture, group in zip(mixtures, groups, strict=True)
+            for mixture, group in zip(mixtures, groups_of(len(noise[0]), mixtures), strict=True)
         ]
     )
     outputs, log_weights = program.model.predictive(z, batch.observed)
+    if alter is not None:
+        z = alter(program, z, batch.observed)
+        outputs, _ = program.model.predictive(z, batch.observed)  # weights stay those of the draws as they came
     return Member(program, mixtures, represented, z, program.model.likelihood.predictive(outputs), log_weights)

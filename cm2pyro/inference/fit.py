@@ -72,6 +72,8 @@ class Trainer:
 
     def start(self) -> None:
         """Place the mixture on the latents as they are now; the optimiser forgets what it knew of the global sites."""
+        if self.progress.epoch == 0:
+            self.program.model.decoders.fit(self.train)
         if self.progress.epoch == 0 and self.config.guide.local == "delta":
             # Normalised latents need their running statistics before the first latents mean anything.
             self.program.train()
@@ -107,7 +109,7 @@ class Trainer:
         given = all(encoder.given for encoder in self.program.guide.encoders())
         if given:
             # Early stopping guards the outcome. Latents that are given do not move, and what describes them is estimated by all epochs.
-            described = ("guide.globals.", "model.missingness.")
+            described = ("guide.globals.", "guide.treat.", "model.missingness.")
             self.best |= {name: tensor for name, tensor in self.average.items() if name.startswith(described)}
         self.program.load_state_dict(self.best)
         two_steps = self.config.prior.copula.update == "ifm"
@@ -134,11 +136,13 @@ class Trainer:
         self.program.train()
         # The order depends on seed and epoch alone, so that a resumed fit sees the same batches.
         order = torch.Generator().manual_seed(fit.seed * 1_000_003 + self.progress.epoch)
-        outcome, missingness, kl, seen, gradients = 0.0, 0.0, dict.fromkeys(self.train.names, 0.0), 0, []
+        outcome, features, missingness, seen, gradients = 0.0, 0.0, 0.0, 0, []
+        kl = dict.fromkeys(self.train.names, 0.0)
         for batch in self.train.batches(fit.batch_size, order):
             terms, gradient = self._step(batch.to(self.device))
             share = len(batch)
             outcome += terms.outcome * share
+            features += terms.features * share
             missingness += (terms.missingness or 0.0) * share
             kl = {name: value + terms.kl[name] * share for name, value in kl.items()}
             seen += share
@@ -148,15 +152,17 @@ class Trainer:
             self.start()
         if self.config.prior.copula.update == "profile":
             self._second_step(self.held)
-        outcome, missingness, kl = outcome / seen, missingness / seen, {name: value / seen for name, value in kl.items()}
+        outcome, features, missingness = outcome / seen, features / seen, missingness / seen
+        kl = {name: value / seen for name, value in kl.items()}
         with self._averaged():
             log_loss, auroc = validate(self.program, self.val, fit.seed)
             state = monitor.health(self.program, self.train)
         total = sum(kl.values())
         record: Record = {
             "epoch": self.progress.epoch,
-            "elbo": outcome + missingness - fit.beta * total,
+            "elbo": outcome + features + missingness - fit.beta * total,
             "outcome": outcome,
+            "features": features,
             "kl": total,
             "val_log_loss": log_loss,
             "val_auroc": auroc,

@@ -23,11 +23,13 @@ class Terms:
 
     Attributes:
         outcome: log-likelihood of the outcome, where unlabelled samples count as 0.
+        features: weighted log-likelihood of the pooled features, 0 without decoders.
         kl: per modality, log q − log p of its latents, in nats, before beta.
         missingness: log-likelihood of what is observed given the outcome, where a model has it.
     """
 
     outcome: float
+    features: float
     kl: dict[str, float]
     missingness: float | None = None
 
@@ -36,7 +38,7 @@ class RecordedELBO(Trace_ELBO):
     """Trace_ELBO that keeps its last traces, so that the terms need no second pass.
 
     Where the guide has drawn components of the mixture, the derivative through that choice is added by the score function:
-    ∇ log r_t (log p(y | z) − baseline), the baseline being the mean over the other rows. The densities of the drawn latents
+    ∇ log r_t (log p(y | z) − baseline), the baseline being the mean over the other labelled rows. The densities of the drawn latents
     cancel between model and guide, and with them the terms that Trace_ELBO itself would add.
     """
 
@@ -51,10 +53,11 @@ class RecordedELBO(Trace_ELBO):
             return loss
         outcome = self.traces[0].nodes[sites.OUTCOME]
         gain = outcome["log_prob"].detach()
-        n = len(gain)
-        baseline = (gain.sum() - gain) / (n - 1) if n > 1 else torch.zeros_like(gain)
+        labelled = args[0].labelled  # without a label there is nothing to gain, and a baseline would be noise alone
+        n = labelled.sum()
+        baseline = (gain.sum() - gain) / (n - 1).clamp_min(1) * (n > 1)
         # Zero in value: only the derivative is meant.
-        return loss - ((choice - choice.detach()) * (gain - baseline)).sum()
+        return loss - ((choice - choice.detach()) * (gain - baseline) * labelled).sum()
 
 
 class Program(nn.Module):
@@ -81,7 +84,7 @@ class Program(nn.Module):
         self.apart = False  # during the first step of inference for margins: the copula is left out
         # Parameters live in the modules, not in Pyro's global store: two fits in one process do not meet.
         with pyro.settings.context(module_local_params=True):
-            self.model: Model = make_model(config, classes, self._build)
+            self.model: Model = make_model(config, classes, self._build, shapes)
             self.guide: Guide = make_guide(config, shapes, self.model.sample_globals, self._build, modules or {}, restored)
             self.trace_elbo = RecordedELBO()
             # Not registered as a submodule: it holds the same parameters, and a checkpoint would store them twice.
@@ -112,9 +115,10 @@ class Program(nn.Module):
             site = sites.latent(name)
             difference = guide.nodes[site]["log_prob_sum"] - model.nodes[site]["log_prob_sum"]
             kl[name] = difference.item() / batch.size / beta
+        features = sum(model.nodes[sites.features(name)]["log_prob_sum"].item() for name in self.model.decoders.names) / batch.size
         observed = [model.nodes[site] for site in map(sites.observed, self.guide.names) if site in model.nodes]
         missingness = sum(node["log_prob_sum"].item() for node in observed) / batch.size if observed else None
-        return Terms(outcome, kl, missingness)
+        return Terms(outcome, features, kl, missingness)
 
     def mixture(self) -> CopulaMixture:
         """The copula mixture at the point estimate (or median) of the global sites."""
@@ -142,8 +146,8 @@ class Program(nn.Module):
         return {name: encoder.architecture for name, encoder in encoders if encoder.architecture is not None}
 
     def regularised(self) -> list[nn.Parameter]:
-        """Matrices of encoders, fusion and head, to which weight decay applies; never global sites or biases."""
-        modules: list[nn.Module] = [self.guide.locals, self.model.fusion, self.model.head]
+        """Matrices of encoders, networks and heads, to which weight decay applies; never global sites or biases."""
+        modules: list[nn.Module] = [self.guide.locals, self.guide.treat, self.model.fusion, self.model.head, self.model.decoders]
         if self.model.auxiliary is not None:
             modules.append(self.model.auxiliary.heads)
         return [p for module in modules for p in module.parameters() if p.dim() > 1]

@@ -29,7 +29,7 @@ CONFIG, PREPROCESSING, HOLDOUT, ENV, HISTORY, MASK, LOCK = (
     "mask.csv",
     ".lock",
 )
-_RESULTS = ("mixture.json", "reference.safetensors")
+_RESULTS = ("mixture.json", "reference.safetensors", "recalibration.json")
 _OURS = (CONFIG, PREPROCESSING, HOLDOUT, ENV, HISTORY, MASK, *_RESULTS)
 
 
@@ -103,15 +103,14 @@ def write_setup(
     write_text(out / HOLDOUT, json.dumps(holdout))
     for name, tokenizer in tokenizers.items():
         write_text(out / ("tokenizer.json" if len(tokenizers) == 1 else f"tokenizer_{name}.json"), tokenizer)
-    packages = ("torch", "pyro-ppl", "numpy", "pandas", "scikit-learn")
-    env = {
-        "cm2pyro": __version__,
-        "python": platform.python_version(),
-        **{name: version(name) for name in packages},
-        "seed": config.fit.seed,
-        "device": device,
-    }
+    env = versions() | {"seed": config.fit.seed, "device": device}
     write_text(out / ENV, json.dumps(env, indent=2) + "\n")
+
+
+def versions() -> dict[str, Any]:
+    """Of this package, Python and what numbers depend on."""
+    packages = ("torch", "pyro-ppl", "numpy", "pandas", "scikit-learn")
+    return {"cm2pyro": __version__, "python": platform.python_version(), **{name: version(name) for name in packages}}
 
 
 def write_history(out: Path, records: list[dict[str, Any]]) -> None:

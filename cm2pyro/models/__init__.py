@@ -8,13 +8,14 @@ from cm2pyro.config import Config
 from cm2pyro.distributions.mixture import CopulaMixture
 from cm2pyro.distributions.structure import MixtureStructure
 from cm2pyro.models.auxiliary import AuxiliaryHeads
+from cm2pyro.models.decoders import DECODERS, check_decoders, make_decoders
 from cm2pyro.models.fusion import FUSIONS
 from cm2pyro.models.generative import Model
 from cm2pyro.models.likelihoods import LIKELIHOODS
 from cm2pyro.models.priors import site_priors
 from cm2pyro.models.selection import MISSINGNESS, missingness_options
 
-__all__ = ["FUSIONS", "LIKELIHOODS", "MISSINGNESS", "Model", "check_model", "make_model", "make_structure"]
+__all__ = ["DECODERS", "FUSIONS", "LIKELIHOODS", "MISSINGNESS", "Model", "check_model", "make_model", "make_structure"]
 
 
 def make_structure(config: Config) -> MixtureStructure:
@@ -36,12 +37,23 @@ def check_model(config: Config) -> None:
     """Raises ConfigError if the model's part of the config is wrong; needs no data."""
     LIKELIHOODS.get(config.task.type, "task.type")
     FUSIONS.options(config.fusion.kind, config.fusion.options, "fusion", ("kind",))
+    check_decoders(config)
     site_priors(make_structure(config), config.priors)
     missingness_options(config)
 
 
-def make_model(config: Config, classes: int, build: Callable[[dict[str, Tensor]], CopulaMixture]) -> Model:
-    """The model of a config for that many classes (or labels); build: values of the global sites -> mixture."""
+def make_model(
+    config: Config,
+    classes: int,
+    build: Callable[[dict[str, Tensor]], CopulaMixture],
+    shapes: dict[str, dict[str, tuple[int, ...]]],
+) -> Model:
+    """The model of a config.
+
+    Args:
+        classes: how many, or how many labels. build: values of the global sites -> mixture.
+        shapes: modality -> view -> shape of one row.
+    """
     structure = make_structure(config)
     names, likelihood = tuple(config.modalities), LIKELIHOODS.get(config.task.type, "task.type")
     weight = config.fit.auxiliary
@@ -56,7 +68,8 @@ def make_model(config: Config, classes: int, build: Callable[[dict[str, Tensor]]
         fusion,
         likelihood(classes),
         config.fit.beta,
-        scores_missing=config.guide.missing == "marginal",
+        scores_missing=config.guide.scores_missing,
+        decoders=make_decoders(config, shapes),
         auxiliary=auxiliary,
         missingness=MISSINGNESS.get(config.missingness.model)(
             tuple(config.modalities), config.latent.dim, classes, **missingness_options(config)

@@ -15,6 +15,7 @@ from cm2pyro.data.dataset import Batch
 from cm2pyro.distributions.latents import LatentChain
 from cm2pyro.distributions.mixture import CopulaMixture
 from cm2pyro.models.auxiliary import AuxiliaryHeads
+from cm2pyro.models.decoders import Decoders
 from cm2pyro.models.likelihoods import Likelihood
 from cm2pyro.models.selection import Selection
 
@@ -28,6 +29,7 @@ class Model(nn.Module):
             z_im ~ p(z_m | z_i1 … z_i(m−1))     for m = 2 … M            one site `z_<modality>` each, missing or not;
                                                                         together the copula mixture, its component t summed out
             y_i  ~ Likelihood(head(fusion(z_i1 … z_iM)))                where labelled
+            x_im ~ Decoder_m(z_im)              for observed m           pooled features, if asked for (see `Decoders`)
             y_i  ~ Likelihood_m(head_m(z_im))   for observed m           auxiliary heads, if asked for (see `AuxiliaryHeads`)
             r_im ~ Bernoulli(sigmoid(g_m(z_i)))                         a selection model, if asked for (see `Selection`)
 
@@ -42,6 +44,7 @@ class Model(nn.Module):
     Args:
         names: the modalities. build: values of the global sites -> mixture. priors: of the global sites.
         fusion: (..., M, D) -> (..., width), with attribute `width`. beta: weight of the latents' and global terms.
+        decoders: of the pooled features of observed modalities, of some, all or none.
         auxiliary: heads of single modalities, or None.
         missingness: a model of what is observed, or None; like the outcome it is not scaled by beta.
     """
@@ -55,6 +58,7 @@ class Model(nn.Module):
         likelihood: Likelihood,
         beta: float,
         scores_missing: bool,
+        decoders: Decoders,
         auxiliary: AuxiliaryHeads | None = None,
         missingness: Selection | None = None,
     ) -> None:
@@ -67,6 +71,7 @@ class Model(nn.Module):
         self.likelihood = likelihood
         self.beta = beta
         self.scores_missing = scores_missing
+        self.decoders = decoders
         self.auxiliary = auxiliary
         self.missingness = missingness
 
@@ -128,6 +133,7 @@ class Model(nn.Module):
             outcome = self.outcome_dist(outputs, log_weights, self.likelihood.known(batch.labels))
             labels = self.likelihood.labels(batch.labels, z.dtype)
             pyro.sample(sites.OUTCOME, outcome.mask(batch.labelled), obs=labels)
+            self.decoders(z[0] if completions else z, batch)
             if self.auxiliary is not None:
                 self.auxiliary(z[0] if completions else z, batch.observed, batch.labels, batch.labelled)
             if self.missingness is not None:

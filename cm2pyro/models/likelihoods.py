@@ -57,6 +57,10 @@ class Likelihood(nn.Module):
         """
         raise NotImplementedError
 
+    def reported(self, mean: Tensor) -> Tensor:
+        """Which of the numbers of `predictive` a report on their spread is about: their means (B, P) -> (B, L) long."""
+        return torch.arange(self.columns, device=mean.device).expand(len(mean), -1)
+
     def summary(self, parameters: Tensor, log_weights: Tensor | None = None) -> Tensor:
         """What is predicted from S draws: parameters (S, B, P) -> (4, B, columns) float64, mean, sd, 5% and 95% quantile.
 
@@ -108,6 +112,9 @@ class Binary(Discrete):
         positive = outputs[..., 0].sigmoid()
         return torch.stack([1 - positive, positive], -1)
 
+    def reported(self, mean: Tensor) -> Tensor:
+        return torch.ones(len(mean), 1, dtype=torch.long, device=mean.device)
+
     def labels(self, labels: Tensor, dtype: torch.dtype) -> Tensor:
         return labels.to(dtype)
 
@@ -124,6 +131,9 @@ class Multiclass(Discrete):
 
     def probabilities(self, outputs: Tensor) -> Tensor:
         return outputs.softmax(-1)
+
+    def reported(self, mean: Tensor) -> Tensor:
+        return mean.argmax(-1, keepdim=True)
 
 
 class Multilabel(Discrete):

@@ -107,7 +107,10 @@ def test_numbers_predicted_and_evaluated(made: Path, capsys: pytest.CaptureFixtu
     run, data = made / "regression", made / "manifest.csv"
     assert call(capsys, "predict", run, "--data", data, "--out", tmp_path / "p.csv")[0] == 0
     frame = pd.read_csv(tmp_path / "p.csv")
-    assert frame.columns.tolist() == ["sample_id", "mean", "sd", "q05", "q95", "typicality", "observed", "missing"]
+    spread = ["sd_missing", "sd_encoder", "sd_global", "sd_noise", "pays_most", "reduction_age", "reduction_given"]
+    assert frame.columns.tolist() == ["sample_id", "mean", "sd", "q05", "q95", "typicality", "observed", "missing", *spread]
+    parts = frame[["sd_missing", "sd_encoder", "sd_global", "sd_noise"]]
+    np.testing.assert_allclose((parts**2).sum(axis=1), frame["sd"] ** 2, rtol=1e-9)
     assert ((frame["q05"] < frame["mean"]) & (frame["mean"] < frame["q95"])).all()
     arguments = ["evaluate", run, "--data", data, "--out", tmp_path / "m.json", "--bootstrap", 20, "--patterns"]
     code, out, err = call(capsys, *arguments, "--missing", "mcar:1", "--figure", tmp_path / "f.png")

@@ -104,3 +104,30 @@ def test_a_resumed_fit_holds_out_the_same_subjects() -> None:
     manifest = _manifest(["train"] * 20)
     first = training_rows(manifest, seed=1, share=0.3)
     assert training_rows(manifest, seed=2, share=0.3, held=set(first[2])) == first
+
+
+def with_labels(labels: list[str]) -> Manifest:
+    ids = [f"s{i:03d}" for i in range(len(labels))]
+    frame = pd.DataFrame({"sample_id": ids, "subject_id": ids, "split": "train", "label": labels})
+    return read_manifest(frame)
+
+
+def test_few_labels_are_shared_out_evenly() -> None:
+    labels = ["1" if i % 10 == 0 else "" for i in range(200)]
+    for seed in range(5):
+        train, val, held = training_rows(with_labels(labels), seed, labels=("label",))
+        assert sorted(train + val) == list(range(200))
+        assert len(held) == len(val) == 40
+        assert sum(labels[i] != "" for i in val) == 4  # a fifth of 20; without care it would vary around it
+
+
+def test_where_all_have_labels_they_do_not_matter_for_the_split() -> None:
+    same = with_labels(["1", "0"] * 20)
+    assert training_rows(same, 3, labels=("label",)) == training_rows(same, 3)
+
+
+def test_two_labels_among_many_rows_stay_in_training() -> None:
+    labels = ["1", "0", *[""] * 30]
+    train, val, _ = training_rows(with_labels(labels), 0, labels=("label",))
+    assert {0, 1} <= set(train)
+    assert len(val) == 6

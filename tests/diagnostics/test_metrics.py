@@ -13,7 +13,7 @@ from cm2pyro.diagnostics.metrics import Ranking, evaluate
 from cm2pyro.diagnostics.resampling import pattern_keys
 from cm2pyro.errors import DataError
 
-METRICS = ("auroc", "auprc", "log_loss", "brier", "accuracy")
+METRICS = ("auroc", "auprc", "log_loss", "brier", "accuracy", "ece")
 NAMES = ["series", "image"]
 
 
@@ -94,7 +94,7 @@ def test_multiclass_values_equal_scikit_learn():
     assert found["accuracy"] == pytest.approx(accuracy_score(labels, p.argmax(axis=1)), abs=1e-12)
     assert result["class_shares"] == pytest.approx(hot.mean(axis=0))
     assert "prevalence" not in result
-    assert all(result[name]["low"] < result[name]["value"] < result[name]["high"] for name in METRICS)
+    assert all(result[name]["low"] < result[name]["value"] < result[name]["high"] for name in METRICS if name != "ece")
 
 
 def test_two_columns_agree_with_one():
@@ -209,7 +209,7 @@ def test_mostly_undefined_resamples_give_no_interval():
 def test_perfect_and_constant_predictions():
     labels, _, ids, observed = simulated(60)
     perfect = evaluate(labels, labels.astype(float), ids, observed, NAMES, bootstrap=50)
-    assert values(perfect) == pytest.approx({"auroc": 1, "auprc": 1, "log_loss": 1e-7, "brier": 0, "accuracy": 1}, abs=1e-9)
+    assert values(perfect) == pytest.approx({"auroc": 1, "auprc": 1, "log_loss": 1e-7, "brier": 0, "accuracy": 1, "ece": 0}, abs=1e-9)
     wrong = evaluate(labels, 1.0 - labels, ids, observed, NAMES, bootstrap=0)
     assert wrong["auroc"]["value"] == 0.0
     assert wrong["log_loss"]["value"] == pytest.approx(-np.log(1e-7))

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, log_loss, roc_auc_score
 
+from cm2pyro.diagnostics.calibration import CALIBRATION
 from cm2pyro.diagnostics.metrics import METRICS, evaluate
 from cm2pyro.diagnostics.metrics_multilabel import evaluate_labels
 from cm2pyro.errors import DataError
@@ -90,7 +91,7 @@ def test_a_label_without_both_values_is_left_out_of_the_ranks():
     rare, none = found["labels"]["rare"], found["labels"]["shock"]
     assert rare["auroc"] == {"value": None, "low": None, "high": None}
     assert rare["log_loss"]["value"] is not None
-    assert none == {"n": 0, "prevalence": None, **{key: {"value": None, "low": None, "high": None} for key in METRICS}}
+    assert none == {"n": 0, "prevalence": None, **{key: {"value": None, "low": None, "high": None} for key in METRICS + CALIBRATION}}
     assert found["ranked"] == 1
     assert found["auroc"]["value"] == found["labels"]["sepsis"]["auroc"]["value"]
     assert found["brier"]["value"] == pytest.approx((found["labels"]["sepsis"]["brier"]["value"] + rare["brier"]["value"]) / 2)

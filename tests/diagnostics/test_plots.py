@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from scipy.stats import binomtest
 
 from cm2pyro.diagnostics import plots
-from cm2pyro.diagnostics.metrics import reliability, wilson
+from cm2pyro.diagnostics.metrics import evaluate, reliability, wilson
 from cm2pyro.diagnostics.plots import reliability_and_patterns
 from cm2pyro.errors import DataError
 
@@ -161,16 +161,17 @@ def test_rare_patterns_are_lumped(tmp_path, figures, patterns, rows, last):
         assert counts[-1] == sum(range(1, patterns - 10))
 
 
+@pytest.mark.parametrize("recalibrated", [False, True])
 @pytest.mark.parametrize("arrays", [case(3000, modalities=4), case(3000, modalities=8), case(25), case(500, classes=5)])
-def test_no_texts_overlap(tmp_path, figures, arrays):
-    reliability_and_patterns(*arrays, tmp_path / "picture.png", "A title " * 20)
+def test_no_texts_overlap(tmp_path, figures, arrays, recalibrated):
+    reliability_and_patterns(*arrays, tmp_path / "picture.png", "A title " * 20, arrays[1] if recalibrated else None)
     figure = figures[0]
     renderer = figure.canvas.get_renderer()
     texts = [figure._suptitle]
     for part in figure.subfigs:
         texts += part.legends[0].get_texts()
         for axes in part.axes:
-            texts += [axes._left_title, axes.xaxis.label, axes.yaxis.label, *axes.texts]
+            texts += [axes._left_title, axes._right_title, axes.xaxis.label, axes.yaxis.label, *axes.texts]
             for axis in (axes.xaxis, axes.yaxis):
                 # Matplotlib keeps ticks beyond the limits, which it does not draw.
                 first, last = sorted(axis.get_view_interval())
@@ -179,6 +180,23 @@ def test_no_texts_overlap(tmp_path, figures, arrays):
     whole = figure.bbox
     assert all(whole.x0 <= box.x0 and box.x1 <= whole.x1 and whole.y0 <= box.y0 and box.y1 <= whole.y1 for box in boxes)
     assert not [(a, b) for i, a in enumerate(boxes) for b in boxes[:i] if a.overlaps(b)]
+
+
+def test_calibration_is_said_and_both_curves_are_drawn(tmp_path, figures):
+    labels, p, observed, names = case(2000)
+    before = p**2
+    reliability_and_patterns(labels, p, observed, names, tmp_path / "picture.png", "title", before)
+    curve = figures[0].subfigs[0].axes[0]
+    found = {}
+    for name, drawn in (("before", before), ("recalibrated", p)):
+        metrics = evaluate(labels, drawn, np.arange(2000), observed, names, bootstrap=0)
+        ece, slope, intercept = (metrics[key]["value"] for key in ("ece", "calibration_slope", "calibration_intercept"))
+        found[name] = f"{name}: ECE {ece:.3f}, slope {slope:.3f}, intercept {intercept:.3f}"
+    assert curve._right_title.get_text() == "\n".join(found.values())
+    points = [line.get_data() for line in curve.lines if line.get_marker() in ("s", "o")]
+    for drawn, (x, y) in zip((before, p), points, strict=True):
+        bins = reliability(labels, drawn)
+        assert (list(x), list(y)) == (bins["predicted"], bins["observed"])
 
 
 def test_long_patterns_are_named_by_what_is_absent():

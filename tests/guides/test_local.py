@@ -7,6 +7,7 @@ import pytest
 import torch
 from scipy import stats
 
+from cm2pyro.config import Guide
 from cm2pyro.distributions import CopulaMixture, make_copula
 from cm2pyro.encoders import MLP, Identity
 from cm2pyro.guides.imputation import TREATMENTS
@@ -64,11 +65,12 @@ def test_treatments_leave_what_is_observed(name: str) -> None:
     p = mixture()
     z = torch.randn(6, 2, 1, dtype=torch.float64)
     observed = torch.tensor([[1, 0], [0, 1], [1, 1], [0, 0], [1, 0], [0, 1]], dtype=torch.bool)
-    filled, log_q = TREATMENTS.get(name)(p, z, observed, None)
+    filled, log_q = TREATMENTS.get(name)(2, 1).double()(p, z, observed, None)
     assert torch.equal(filled[observed], z[observed])
     assert torch.isfinite(filled).all()
     assert bool((log_q[observed] == 0).all())
-    assert bool((log_q[~observed] != 0).all()) == (name == "marginal")
+    # Those that have a density are those that the config knows to have one.
+    assert bool((log_q[~observed] != 0).all()) == Guide(missing=name).scores_missing
     if name == "zero":
         assert bool((filled[~observed] == 0).all())
     if name == "mean":
@@ -80,12 +82,12 @@ def test_marginal_draws_ignore_the_others_and_have_their_own_density() -> None:
     n, p = 5000, mixture()
     z = torch.full((n, 2, 1), -2.0, dtype=torch.float64)
     observed = torch.tensor([True, False]).expand(n, 2)
-    drawn, log_q = TREATMENTS.get("marginal")(p, z, observed, None)
+    drawn, log_q = TREATMENTS.get("marginal")(2, 1)(p, z, observed, None)
     torch.testing.assert_close(log_q[:, 1], p.marginal(1).log_prob(drawn[:, 1]))
     cdf = sum(w * stats.norm.cdf(drawn[:, 1, 0].numpy(), m, 0.8) for w, m in ((0.3, 3.0), (0.7, -1.0)))
     assert stats.kstest(cdf, "uniform").pvalue > 1e-3
     # The conditional, given a value of the first component, is another law: it stays near that component's 3.
-    conditional, _ = TREATMENTS.get("conditional")(p, z, observed, None)
+    conditional, _ = TREATMENTS.get("conditional")(2, 1)(p, z, observed, None)
     assert float(conditional[:, 1].mean()) > 2.5
     assert float(drawn[:, 1].mean()) < 1.0
 
@@ -93,7 +95,9 @@ def test_marginal_draws_ignore_the_others_and_have_their_own_density() -> None:
 def test_marginal_draws_of_two_modalities_are_independent() -> None:
     torch.manual_seed(0)
     n = 5000
-    drawn, _ = TREATMENTS.get("marginal")(mixture(), torch.zeros(n, 2, 1, dtype=torch.float64), torch.zeros(n, 2, dtype=torch.bool), None)
+    drawn, _ = TREATMENTS.get("marginal")(2, 1)(
+        mixture(), torch.zeros(n, 2, 1, dtype=torch.float64), torch.zeros(n, 2, dtype=torch.bool), None
+    )
     tau = stats.kendalltau(drawn[:, 0, 0].numpy(), drawn[:, 1, 0].numpy()).statistic
     assert abs(tau) < 5 * math.sqrt(4 / (9 * n))  # sd of tau under independence: 2 / (3 sqrt n)
     # Joint draws are not: where the first modality is in its left cluster the second is in its right one.
@@ -108,5 +112,5 @@ def test_shared_noise_gives_shared_draws() -> None:
     noise = (torch.rand(1, 2, dtype=torch.float64), torch.randn(1, 2, 1, dtype=torch.float64))
     z, observed = torch.zeros(4, 2, 1, dtype=torch.float64), torch.tensor([True, False]).expand(4, 2)
     for name in ("conditional", "marginal"):
-        drawn, _ = TREATMENTS.get(name)(p, z, observed, (noise[0].expand(4, 2), noise[1].expand(4, 2, 1)))
+        drawn, _ = TREATMENTS.get(name)(2, 1)(p, z, observed, (noise[0].expand(4, 2), noise[1].expand(4, 2, 1)))
         assert np.ptp(drawn[:, 1].numpy()) == 0

@@ -61,7 +61,7 @@ def traces(program: Program, dataset: Dataset, completions: int) -> tuple[poutin
     return model, guide
 
 
-@pytest.mark.parametrize("treatment", ["conditional", "marginal", "mean", "zero"])
+@pytest.mark.parametrize("treatment", ["conditional", "amortized", "marginal", "mean", "zero"])
 @pytest.mark.parametrize("nobody", [False, True])
 def test_every_modality_has_a_latent_site_in_both_traces(treatment: str, nobody: bool) -> None:
     program, dataset = make(guide={"missing": treatment})
@@ -146,7 +146,7 @@ def test_minibatches_equal_the_full_batch_in_expectation() -> None:
     assert 3 * abs(prior) / len(dataset) > 10 * error
 
 
-@pytest.mark.parametrize("treatment", ["conditional", "marginal", "mean", "zero"])
+@pytest.mark.parametrize("treatment", ["conditional", "amortized", "marginal", "mean", "zero"])
 def test_encoder_of_an_absent_modality_gets_exactly_zero_gradient(treatment: str) -> None:
     program, dataset = make(guide={"missing": treatment})
     dataset = dataset.with_observed(dataset.observed & torch.tensor([True, False, True]))

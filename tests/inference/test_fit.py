@@ -128,7 +128,9 @@ def test_deterministic_representations_do_not_collapse() -> None:
 # --- checkpoints ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("guide", [{"local": "normal"}, {"local": "delta"}, {"globals": "normal"}, {"missing": "marginal"}])
+@pytest.mark.parametrize(
+    "guide", [{"local": "normal"}, {"local": "delta"}, {"globals": "normal"}, {"missing": "marginal"}, {"missing": "amortized"}]
+)
 def test_save_load_predict_gives_identical_numbers(tmp_path: Path, table: pd.DataFrame, guide: dict) -> None:
     fitted = CM2.from_config(small(guide=guide)).fit(table, out=tmp_path / "run")
     before = fitted.predict(table)

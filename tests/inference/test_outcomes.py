@@ -204,7 +204,15 @@ def test_columns_and_notes_of_several_labels() -> None:
         "typicality",
         "observed",
         "missing",
+        "sd_missing",
+        "sd_encoder",
+        "sd_global",
+        "pays_most",
+        "reduction_a",
+        "reduction_b",
     ]
+    squares = frame[[f"sd_{name}" for name in names]].pow(2).sum(axis=1)
+    np.testing.assert_allclose(frame[["sd_missing", "sd_encoder", "sd_global"]].pow(2).sum(axis=1), squares, rtol=1e-9)
     assert lines.count(warned) == 1
     longer = CM2.from_config(config(task, fit={"epochs": 12, "lr": 0.1}), say=lines.append).fit(data)
     assert longer.predict(data, draws=5)["probability_rare"].max() < 0.05

@@ -1,0 +1,26 @@
+"""cm2pyro impute"""
+
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.argument("run", type=click.Path())
+@click.option("--data", required=True, type=click.Path(), help="The manifest; labels and whole modalities may be absent.")
+@click.option("--out", required=True, type=click.Path(), help="The netCDF file to write.")
+@click.option("--draws", type=click.IntRange(min=1), default=100, show_default=True, help="Draws of the latents.")
+@click.option("--split", type=click.Choice(["train", "val", "test"]), help="Only these rows; by default every row.")
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+def impute(run: str, data: str, out: str, draws: int, split: str | None, device: str) -> None:
+    """Draw every missing modality's latent given the observed ones, with the fit in RUN."""
+    from cm2pyro.api import CM2
+    from cm2pyro.diagnostics.latents import write_netcdf
+
+    model = CM2.load(run, device=device, say=click.echo)
+    latents = model.impute(data, draws=draws, split=split)
+    latents.attrs["run"] = Path(run).resolve().name
+    write_netcdf(latents, out)
+    lacking = int((~latents["observed"]).any("modality").sum())
+    click.echo(f"{latents.sizes['draw']} draws of the latents of {latents.sizes['sample_id']} rows written to {out}")
+    click.echo(f"{lacking} of these rows lack a modality")

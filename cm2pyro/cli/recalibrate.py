@@ -1,0 +1,25 @@
+"""cm2pyro recalibrate"""
+
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.argument("run", type=click.Path())
+@click.option("--data", required=True, type=click.Path(), help="The manifest, with labels.")
+@click.option("--method", default="temperature", show_default=True, help="temperature, isotonic, or none: the threshold alone.")
+@click.option("--split", type=click.Choice(["train", "val", "test"]), help="By default val; without val rows those that the fit held out.")
+@click.option("--draws", type=click.IntRange(min=1), default=100, show_default=True, help="Draws of the latents.")
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+def recalibrate(run: str, data: str, method: str, split: str | None, draws: int, device: str) -> None:
+    """Bend the probabilities of the fit in RUN so that they agree with the frequencies in validation rows."""
+    from cm2pyro.api import CM2
+    from cm2pyro.inference.recalibration import FILE
+
+    model = CM2.load(run, device=device, say=click.echo)
+    made = model.recalibrate(data, method, split, draws)
+    made.write(Path(run))
+    if made.threshold is not None:
+        click.echo(f"threshold {made.threshold:.4f}: sensitivity and positive predictive value are balanced best there")
+    click.echo(f"written to {Path(run) / FILE}; predict and evaluate use it from now on")
