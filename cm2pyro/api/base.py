@@ -1,0 +1,127 @@
+"""What every part of the user-facing object shares: config, preparation, fitted programs."""
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Self, TypeAlias
+
+import pandas as pd
+
+from cm2pyro.config import Config
+from cm2pyro.config_file import apply_override
+from cm2pyro.data.dataset import Dataset
+from cm2pyro.data.manifest import Manifest
+from cm2pyro.data.missingness import Mechanism
+from cm2pyro.data.prepared import Preparation
+from cm2pyro.diagnostics import typicality
+from cm2pyro.distributions import CopulaMixture
+from cm2pyro.encoders import Modules, check_encoders
+from cm2pyro.errors import CheckpointError, DataError
+from cm2pyro.inference.predict import predict
+from cm2pyro.inference.program import Program
+from cm2pyro.inference.recalibration import Recalibration, Recalibrator, check_recalibration, check_rows
+from cm2pyro.models import check_model
+
+Source: TypeAlias = str | Path | pd.DataFrame
+Say = Callable[[str], None]
+
+
+def silent(line: str) -> None:
+    """Drop a line."""
+
+
+class Base:
+    """Config, what was learned from the training data, and the fitted programs. See `CM2`."""
+
+    def __init__(self, config: Config, say: Say = silent, encoders: Modules | None = None) -> None:
+        self.encoders = dict(encoders or {})
+        views = check_encoders(config, self.encoders)
+        check_model(config)
+        check_recalibration(config.fit.recalibration, config.task.type)
+        if config.missingness.mask is not None:
+            Mechanism.parse(config.missingness.mask, tuple(config.modalities), "missingness.mask")
+        self.config = config
+        self.say = say
+        self.preparation = Preparation.from_config(config, views)
+        self._programs: list[Program] = []
+        self.history: list[dict[str, Any]] = []
+        self.reference: typicality.Reference | None = None
+        self.recalibration: Recalibration | None = None
+        self.holdout: dict[str, list[str]] = {}
+        self.mask: pd.DataFrame | None = None
+
+    @classmethod
+    def from_config(
+        cls,
+        config: str | Path | dict[str, Any] | Config,
+        say: Say = silent,
+        overrides: tuple[str, ...] = (),
+        encoders: Modules | None = None,
+    ) -> Self:
+        """From a YAML file, a dict or a Config. Raises ConfigError, one line.
+
+        Args:
+            overrides: `a.b=c`, as with --set. encoders: modality -> any module that maps the first view of its kind (for
+                a time series (n, T, 2V), see `TimeSeries`; for tables and vectors (n, F)) to features (n, width). It takes
+                the place of the config's encoder, and `load` needs it again.
+        """
+        if isinstance(config, dict):
+            raw = copy.deepcopy(config)
+            for override in overrides:
+                apply_override(raw, override)
+            config = Config.from_dict(raw)
+        elif not isinstance(config, Config):
+            config = Config.from_file(config, overrides)
+        return cls(config, say, encoders)
+
+    @property
+    def programs(self) -> list[Program]:
+        """Model and guide of every member of the ensemble; of a single fit one. Raises CheckpointError before a fit."""
+        if not self._programs:
+            raise CheckpointError("this CM2 has not been fitted; call fit(), or CM2.load() a run")
+        return self._programs
+
+    @property
+    def program(self) -> Program:
+        """Model and guide, of an ensemble those of the first member. Raises CheckpointError before a fit."""
+        return self.programs[0]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The modalities, in the order of the config."""
+        return self.preparation.names
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return self.preparation.classes
+
+    def mixture(self) -> CopulaMixture:
+        """The learned copula mixture over the latents; of an ensemble that of the first member, whose latents are its own."""
+        return self.program.mixture()
+
+    def _recalibrate(self, dataset: Dataset, method: str, draws: int = 100) -> Recalibration:
+        dataset = dataset.take(dataset.labelled.nonzero()[:, 0].tolist())
+        check_rows(dataset.labels.numpy())
+        prediction = predict(self.programs, dataset, draws, self.config.fit.seed)
+        made = self.recalibration = Recalibration.fit(method, self.config.task.type, prediction.mean, dataset.labels.numpy())
+        self.say(f"recalibration {method} on {made.rows} rows: log-loss {made.log_loss['before']:.4f} to {made.log_loss['after']:.4f}")
+        return made
+
+    @property
+    def _map(self) -> Recalibrator | None:
+        return None if self.recalibration is None else self.recalibration.recalibrator
+
+    def _rows(self, manifest: Manifest, split: str | None) -> Manifest:
+        if split is None:
+            self.say(f"every row of {manifest.name} ({len(manifest)})")
+            return manifest
+        rows = manifest.rows(split)
+        if not rows:
+            raise DataError(f"{manifest.name}: no row has split '{split}'; choose another --split or leave it out")
+        self.say(f"{len(rows)} rows with split '{split}' of {manifest.name}")
+        return manifest.take(rows)
+
+    def _say_notes(self) -> None:
+        for note in self.preparation.notes:
+            self.say(note)
+        self.preparation.notes.clear()

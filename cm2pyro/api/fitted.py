@@ -1,0 +1,227 @@
+"""Fitting, saving and loading."""
+
+import copy
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+
+from cm2pyro.api.base import Base, Say, Source, silent
+from cm2pyro.config import Config
+from cm2pyro.data.dataset import Dataset
+from cm2pyro.data.manifest import Manifest, read_manifest
+from cm2pyro.data.missingness import hide_for_fit, mask_table
+from cm2pyro.data.splits import training_rows
+from cm2pyro.diagnostics import summary, typicality
+from cm2pyro.encoders import Modules, Restored, check_weights
+from cm2pyro.errors import CheckpointError, ConfigError, DataError
+from cm2pyro.inference import checkpoint, run
+from cm2pyro.inference.device import pick_device
+from cm2pyro.inference.ensemble import member_configs, member_folder
+from cm2pyro.inference.fit import Report, Trainer
+from cm2pyro.inference.monitor import pairwise_tau
+from cm2pyro.inference.program import Program
+from cm2pyro.inference.recalibration import NONE, Recalibration, check_rows
+
+
+class Fitted(Base):
+    """A model that can be fitted, saved and loaded. See `CM2`."""
+
+    def fit(
+        self,
+        data: Source,
+        out: str | Path | None = None,
+        device: str = "auto",
+        resume: bool = False,
+        overwrite: bool = False,
+        report: Report | None = None,
+    ) -> Self:
+        """Fit on the rows whose split is `train`, with early stopping on `val`.
+
+        Without `val` rows a share of the training subjects, `fit.validation`, is held out, and their ids are kept in the run. Where
+        it is 0 the fit runs all its epochs.
+
+        Args:
+            data: a manifest file, or a DataFrame. out: run folder; None keeps everything in memory.
+            device: auto, cpu or cuda. report: called after every epoch with its record and new warnings.
+
+        Raises:
+            ConfigError, DataError, CheckpointError: one line each.
+        """
+        chosen = pick_device(device)
+        if out is None:
+            if resume:
+                raise ConfigError("resume: needs the run folder; pass out=")
+            self._fit(data, None, chosen, resume, report)
+            return self
+        folder = Path(out)
+        existed = folder.exists()
+        try:
+            run.check_folder(folder, resume, overwrite)
+            with run.locked(folder):
+                self._fit(data, folder, chosen, resume, report, overwrite)
+        except (ConfigError, DataError, CheckpointError):
+            run.remove_if_empty(folder, existed)
+            raise
+        return self
+
+    def _fit(
+        self, data: Source, folder: Path | None, device: torch.device, resume: bool, report: Report | None, overwrite: bool = False
+    ) -> None:
+        check_weights(self.config)
+        manifest = read_manifest(data)
+        manifest.require(["split", "subject_id", *self.config.task.columns], "a fit needs it")
+        train, val = self._split(manifest, folder if resume else None)
+        used = manifest.take([*train, *val])
+        dataset = self._hidden(self.preparation.fit(used, np.arange(len(train))), len(train))
+        if resume and folder is not None:
+            run.check_resumable(folder, self.config, self._state(), self.mask)
+        train_set, val_set = dataset.take(range(len(train))), dataset.take(range(len(train), len(dataset)))
+        self.recalibration = None
+        if self.config.fit.recalibration != NONE:  # refused before the fit
+            check_rows(val_set.labels.numpy())
+        configs = member_configs(self.config)
+        # Modules given from Python belong to the first member: the others train copies of them as they came.
+        encoders = [self.encoders, *(copy.deepcopy(self.encoders) for _ in configs[1:])]
+        self._programs = [self._new_program(configs[0], encoders[0], device)]
+        self._describe(train_set, val_set)
+        if folder is not None and resume:
+            self.config.to_file(folder / run.CONFIG)
+            run.drop_results(folder)
+        elif folder is not None:
+            # Only now, with config and data found good, is an earlier run replaced.
+            run.clear(folder, overwrite)
+            run.write_setup(folder, self.config, self._state(), self.holdout, str(device), self.preparation.tokenizers())
+            run.write_mask(folder, self.mask)
+        for i, config in enumerate(configs):
+            if len(configs) > 1:
+                self.say(f"member {i + 1} of {len(configs)}, seed {config.fit.seed}")
+            if i:
+                self._programs.append(self._new_program(config, encoders[i], device))
+            place = None if folder is None else member_folder(folder, i)
+            trainer = Trainer(config, self._programs[i], train_set, val_set, place)
+            if resume and place is not None and (i == 0 or checkpoint.last(place).is_file()):
+                trainer.resume()
+                self.say(f"resuming after epoch {trainer.progress.epoch}")
+            else:
+                trainer.start()
+            trainer.run(report)
+            if i == 0:
+                self.history = trainer.records
+        if self.config.prior.copula.update == "ifm":
+            found = ", ".join(f"{pair} {tau:.3f}" for pair, tau in pairwise_tau(self.mixture(), self.names).items())
+            self.say(f"second step: Kendall's tau {found}")
+        self.reference = typicality.Reference.of(self.program, val_set if len(val_set) else train_set)
+        if self.config.fit.recalibration != NONE:
+            self._recalibrate(val_set, self.config.fit.recalibration)
+        if folder is not None:
+            self._write_results(folder)
+
+    def _write_results(self, folder: Path) -> None:
+        if self.reference is not None:
+            self.reference.write(folder)
+        if self.recalibration is not None:
+            self.recalibration.write(folder)
+        summary.write(folder, self.mixture(), self.preparation)
+
+    def _hidden(self, dataset: Dataset, train: int) -> Dataset:
+        """The rows of a fit, the training rows first, under `missingness.mask`."""
+        mechanism, self.mask = self.config.missingness.mask, None
+        if mechanism is None:
+            return dataset
+        dataset, line = hide_for_fit(dataset, mechanism, self.config.fit.seed, train)
+        self.mask = mask_table(dataset, dataset.observed.numpy())
+        self.say(line)
+        return dataset
+
+    def _new_program(self, config: Config, encoders: Modules, device: torch.device, restored: Restored | None = None) -> Program:
+        torch.manual_seed(config.fit.seed)
+        shapes = {name: kind.shapes() for name, kind in self.preparation.kinds.items()}
+        with device:  # priors are made where the fit runs
+            return Program(config, shapes, len(self.classes), encoders, restored).to(device)
+
+    def _state(self) -> dict[str, Any]:
+        return self.preparation.state() | {"encoders": sorted(self.encoders)}
+
+    def _split(self, manifest: Manifest, resumed: Path | None) -> tuple[list[int], list[int]]:
+        held = None if resumed is None else set(run.read_json(resumed / run.HOLDOUT).get("subjects", []))
+        train, val, held_out = training_rows(manifest, self.config.fit.seed, self.config.fit.validation, held, self.config.task.columns)
+        self.holdout = {"subjects": held_out, "samples": [manifest.ids[i] for i in val] if held_out else []}
+        if held_out:
+            self.say(f"no row has split 'val': {len(held_out)} training subjects ({len(val)} rows) are held out for validation")
+        return train, val
+
+    def _describe(self, train: Dataset, val: Dataset) -> None:
+        share = ", ".join(f"{name} {value:.0%}" for name, value in zip(self.names, train.observed.float().mean(0).tolist(), strict=True))
+        self.say(f"train {len(train)} rows, val {len(val)}; observed in train: {share}")
+        unlabelled = int((~train.labelled).sum())
+        if unlabelled:
+            self.say(f"{unlabelled} training rows have no label: they inform the latents only")
+        with_label = int(val.labelled.sum())
+        if with_label < len(val):
+            stop = f"only these {with_label} stop the fit" if with_label else "every epoch is run"
+            self.say(f"{with_label} of {len(val)} validation rows have a label: {stop}")
+        self._say_notes()
+        for name, encoder in zip(self.names, self.program.guide.encoders(), strict=True):
+            for line in encoder.said:
+                self.say(f"modality {name}: encoder {line}")
+        if self.program.model.missingness is not None:
+            self.say(
+                "the selection model is identified by its assumption alone: no data can tell whether missingness depends on latents so"
+            )
+
+    def save(self, out: str | Path, overwrite: bool = False) -> None:
+        """Write a fit that was kept in memory as a run folder."""
+        folder, programs = Path(out), self.programs
+        run.check_folder(folder, resume=False, overwrite=overwrite)
+        with run.locked(folder):
+            run.clear(folder, overwrite)
+            run.write_setup(
+                folder, self.config, self._state(), self.holdout, str(next(programs[0].parameters()).device), self.preparation.tokenizers()
+            )
+            run.write_mask(folder, self.mask)
+            for i, program in enumerate(programs):
+                header = {"epoch": len(self.history), "architectures": program.architectures()}
+                checkpoint.write(checkpoint.best(member_folder(folder, i)), program.state_dict(), header)
+            run.write_history(folder, self.history)
+            self._write_results(folder)
+
+    @classmethod
+    def load(cls, path: str | Path, device: str = "cpu", say: Say = silent, encoders: Modules | None = None) -> Self:
+        """Read a run folder. Raises CheckpointError if it is none or incomplete.
+
+        Args:
+            encoders: the modules that the fit was given from Python, if any; their weights come from the run.
+        """
+        folder = Path(path)
+        config, state = run.read_config(folder), run.read_json(folder / run.PREPROCESSING)
+        absent = sorted(set(state.get("encoders", [])) - set(encoders or {}))
+        if absent:
+            raise CheckpointError(
+                f"{folder}: modality {absent[0]} was fitted with a module given from Python; pass encoders={{'{absent[0]}': module}}"
+            )
+        try:
+            loaded = cls(config, say, encoders)
+        except ConfigError as error:
+            raise CheckpointError(f"{folder / run.CONFIG}: {error}") from error
+        loaded.preparation.load(state)
+        chosen = pick_device(device)
+        for i, member in enumerate(member_configs(config)):
+            path = checkpoint.best(member_folder(folder, i))
+            if i and not path.is_file():
+                say(f"{folder}: holds {i} of {config.fit.ensemble} members, the fit was cut; their mean is used; fit --resume goes on")
+                break
+            tensors, header = checkpoint.read(path)
+            program = loaded._new_program(
+                member, copy.deepcopy(loaded.encoders) if i else loaded.encoders, chosen, header.get("architectures", {})
+            )
+            checkpoint.load_module(program, tensors, path)
+            program.apart = bool(header.get("apart", False))  # a fit that was cut before its second step
+            loaded._programs.append(program.eval())
+        loaded.history = run.read_history(folder)
+        loaded.reference = typicality.Reference.read(folder)
+        loaded.recalibration = Recalibration.read(folder)
+        loaded.holdout = run.read_json(folder / run.HOLDOUT)
+        loaded.mask = run.read_mask(folder)
+        return loaded

@@ -1,0 +1,199 @@
+"""The user-facing object: it knows files and frames, the rest of the package knows tensors."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+import xarray as xr
+
+from cm2pyro.api.base import Source
+from cm2pyro.api.fitted import Fitted
+from cm2pyro.data.dataset import Dataset
+from cm2pyro.data.manifest import read_manifest
+from cm2pyro.data.missingness import Mechanism, hide, mask_table
+from cm2pyro.data.subgroups import group_rows, read_column
+from cm2pyro.diagnostics.challenge import check_challenge
+from cm2pyro.diagnostics.evaluation import Evaluation
+from cm2pyro.diagnostics.latents import to_xarray
+from cm2pyro.diagnostics.sensitivity import Sensitivity, Shift, check_delta
+from cm2pyro.errors import ConfigError, DataError
+from cm2pyro.files import write_text
+from cm2pyro.inference import run
+from cm2pyro.inference.draws import Alteration
+from cm2pyro.inference.family_posterior import FamilyPosterior, family_posterior
+from cm2pyro.inference.frame import prediction_columns, report_columns
+from cm2pyro.inference.impute import impute
+from cm2pyro.inference.monitor import latents
+from cm2pyro.inference.predict import Prediction, predict
+from cm2pyro.inference.recalibration import Recalibration, check_recalibration
+from cm2pyro.inference.variance import Decomposition, VarianceSplit
+
+
+class CM2(Fitted):
+    """A copula mixture over the latents of a patient's modalities, with a guide that reads whichever are there.
+
+    Make one with `from_config` and `fit` it, or `load` a run. `say` receives lines of plain text about what was done
+    with the data; by default they are dropped.
+    """
+
+    def predict(self, data: Source, draws: int = 100, split: str | None = None) -> pd.DataFrame:
+        """Posterior predictive per row, with the columns of predictions.csv.
+
+        Args:
+            data: a manifest; labels, splits, subjects and whole modalities may be absent. draws: of the latents.
+            split: only these rows; by default every row.
+        """
+        programs, dataset = self.programs, self._unlabelled(data, draws, split)
+        split_variance = VarianceSplit(programs, draws, self.config.fit.seed, self._map)
+        prediction = predict(programs, dataset, draws, self.config.fit.seed, recalibrate=self._map, also=split_variance.add)
+        return self._frame(dataset, prediction, split_variance.result())
+
+    def impute(self, data: Source, draws: int = 100, split: str | None = None) -> xr.Dataset:
+        """Draws of every modality's latent: missing ones given the observed, observed ones from the encoders' posterior.
+
+        Args:
+            data: a manifest; labels, splits, subjects and whole modalities may be absent. draws: 1 or more.
+            split: only these rows; by default every row.
+
+        Returns:
+            `z` (draw, sample_id, modality, latent) and `observed` (sample_id, modality), see `to_xarray`.
+        """
+        programs, dataset = self.programs, self._unlabelled(data, draws, split)
+        attributes = {"draws": draws, "seed": self.config.fit.seed} | run.versions()
+        return to_xarray(impute(programs, dataset, draws, self.config.fit.seed), dataset, len(programs), attributes)
+
+    def _unlabelled(self, data: Source, draws: int, split: str | None) -> Dataset:
+        if draws < 1:
+            raise ConfigError(f"draws: found {draws}, expected 1 or more")
+        dataset = self.preparation.transform(self._rows(read_manifest(data), split), labels=False)
+        self._say_notes()
+        return dataset
+
+    def _frame(self, dataset: Dataset, prediction: Prediction, parts: Decomposition) -> pd.DataFrame:
+        scaling, task = self.preparation.scaling, self.config.task.type
+        prediction, parts = prediction.in_units(scaling), parts.in_units(scaling)
+        columns: dict[str, Any] = {"sample_id": list(dataset.ids)}
+        columns |= prediction_columns(task, self.classes, prediction)
+        # A fit that was cut before its end has no reference yet.
+        columns["typicality"] = np.nan if self.reference is None else self.reference.percentiles(self.program, dataset)
+        seen = dataset.observed.numpy()
+        columns["observed"] = [";".join(np.array(self.names)[row]) for row in seen]
+        columns["missing"] = [";".join(np.array(self.names)[~row]) for row in seen]
+        return pd.DataFrame(columns | report_columns(task, self.names, prediction, parts))
+
+    def evaluate(
+        self,
+        data: Source,
+        split: str | None = None,
+        missing: tuple[str, ...] = (),
+        bootstrap: int = 1000,
+        draws: int = 100,
+        patterns: bool = False,
+        by: tuple[str, ...] = (),
+        challenge: str | None = None,
+        mask_seed: int | None = None,
+        masks: str | Path | None = None,
+        delta: Sequence[float] = (),
+        threshold: float | None = None,
+    ) -> Evaluation:
+        """Metrics on labelled rows: those of `split`, else those with split `test` if there are any, else all.
+
+        Args:
+            missing: mechanisms (`mcar:0.5`, `mar:0.5@labs,gases`, `only:NAME` …, see `Mechanism`) under each of which the
+                metrics are repeated.
+            bootstrap: resamples of subjects for the 95% intervals. patterns: also per missingness pattern.
+            by: columns, also per group of each: of the manifest, or `MODALITY.COLUMN` of a tabular modality; see `group_rows`.
+            challenge: also the scores of a public challenge, see `diagnostics.challenge`.
+            mask_seed: of the mechanisms, by default the run's. masks: a CSV file to which every mask is written.
+            delta: also with missing latents shifted by these numbers of standard deviations, see `Sensitivity`; 0 is added.
+            threshold: probability from which a decision is positive, for the tipping point; by default the prevalence.
+        """
+        seed = self.program.config.fit.seed
+        event_threshold = None if self.recalibration is None else self.recalibration.threshold
+        if challenge is not None:
+            check_challenge(challenge, self.config.task.type, event_threshold)
+        if delta:
+            check_delta(delta, threshold, bootstrap, self.config.task.type)
+        for mechanism in missing:  # refused before anything is read
+            Mechanism.parse(mechanism, self.names)
+        manifest = read_manifest(data)
+        if split is None and manifest.rows("test"):
+            split = "test"
+        manifest = self._rows(manifest, split)
+        cells = {column: read_column(manifest, self.preparation.kinds, column) for column in by}
+        dataset = self.preparation.transform(manifest, labels=True)
+        self._say_notes()
+        labelled = dataset.labelled.nonzero()[:, 0].tolist()
+        if not labelled:
+            columns = "', '".join(self.config.task.columns)
+            raise DataError(f"{manifest.name}: none of the {len(dataset)} rows has a label in '{columns}'; evaluate needs some")
+        if len(labelled) < len(dataset):
+            self.say(f"{len(dataset) - len(labelled)} rows without a label are left out")
+        dataset = dataset.take(labelled)
+        hidden = {mechanism: hide(dataset, mechanism, seed if mask_seed is None else mask_seed) for mechanism in missing}
+        if masks is not None:
+            every = {"as observed": dataset.observed.numpy()} | hidden
+            write_text(masks, pd.concat([mask_table(dataset, mask, name) for name, mask in every.items()]).to_csv(index=False))
+        result = self._evaluation(dataset, draws)
+        groups = {column: group_rows(column_cells.iloc[labelled], column) for column, column_cells in cells.items()}
+        asked = (bootstrap, seed, patterns, groups, challenge, event_threshold)
+        result.metrics = result.measure(*asked)
+        if delta:
+            result.sensitivity = self._sensitivity(result, delta, threshold, bootstrap, draws)
+            result.metrics["delta"] = result.sensitivity.metrics
+        for mechanism, mask in hidden.items():
+            masked = dataset.with_observed(torch.from_numpy(mask))
+            result.metrics.setdefault("missing", {})[mechanism] = self._evaluation(masked, draws).measure(*asked)
+        return result
+
+    def _sensitivity(self, plain: Evaluation, delta: Sequence[float], threshold: float | None, bootstrap: int, draws: int) -> Sensitivity:
+        shifts = {value: Shift(value) for value in delta if value}
+        shifted = {value: self._evaluation(plain.dataset, draws, shift) for value, shift in shifts.items()}
+        moved = {value: shift.logits for value, shift in shifts.items()}
+        return Sensitivity.of(plain, shifted, moved, threshold, bootstrap, self.config.fit.seed)
+
+    def _evaluation(self, dataset: Dataset, draws: int, alter: Alteration | None = None) -> Evaluation:
+        prediction = predict(self.programs, dataset, draws, self.config.fit.seed, recalibrate=self._map, alter=alter)
+        return Evaluation(self.config.task.type, self.classes, dataset, prediction, self.preparation.scaling)
+
+    def recalibrate(self, data: Source, method: str = "temperature", split: str | None = None, draws: int = 100) -> Recalibration:
+        """Fit a recalibration of this fit's probabilities in place of the one it has, see `inference.recalibration`; in memory.
+
+        Args:
+            data: a manifest with labels. method: temperature, isotonic, or none, which chooses the threshold alone.
+            split: its rows; by default `val`, where there is none those that the fit held out.
+        """
+        check_recalibration(method, self.config.task.type)
+        if self.config.task.type == "regression":
+            raise ConfigError("recalibrate: maps probabilities, and the task of this run is regression; expected another task")
+        manifest = read_manifest(data)
+        held = set(self.holdout.get("samples", []))
+        if split is None and not manifest.rows("val") and held.intersection(manifest.ids):
+            manifest = manifest.take([i for i, name in enumerate(manifest.ids) if name in held])
+            self.say(f"{len(manifest)} rows of {manifest.name} that the fit held out")
+        else:
+            manifest = self._rows(manifest, split or "val")
+        dataset = self.preparation.transform(manifest, labels=True)
+        self._say_notes()
+        return self._recalibrate(dataset, method, draws)
+
+    def family_posterior(
+        self, data: Source, families: Sequence[str], prior: dict[str, float] | None = None, split: str | None = "train"
+    ) -> FamilyPosterior:
+        """Which copula family the latents of this fit come from: every family fitted to the same latents, see `family_posterior`.
+
+        Args:
+            data: a manifest. families: two or more names. prior: family -> weight, equal if not given.
+            split: only these rows; None for every row.
+        """
+        manifest = self._rows(read_manifest(data), split)
+        dataset = self.preparation.transform(manifest, labels=False)
+        self._say_notes()
+        z = latents(self.program, dataset, seed=self.config.fit.seed)
+        fit = self.config.fit
+        return family_posterior(
+            self.program.structure, z, dataset.observed.to(z.device), families, prior, self.config.priors, fit.restarts, fit.seed
+        )
