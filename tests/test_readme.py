@@ -34,17 +34,22 @@ def run(command: list[str], cwd: Path) -> subprocess.CompletedProcess[str]:
 def test_commands_and_python_of_the_readme(root: Path, folder: Path) -> None:
     (commands,) = blocks(root, "bash")
     lines = [line.split() for line in commands.splitlines()]
-    assert [line[1] for line in lines] == ["simulate", "data", "fit", "predict", "evaluate"]
+    assert [line[1] for line in lines] == ["simulate", "data", "fit", "predict", "evaluate", "impute"]
     for line in lines:
         done = run([str(BIN / line[0]), *line[1:]], folder)
         assert done.returncode == 0, done.stderr
     predictions = pd.read_csv(folder / "runs" / "predictions.csv", keep_default_na=False)
-    assert list(predictions.columns) == ["sample_id", "probability", "sd", "q05", "q95", "typicality", "observed", "missing"]
+    columns = ["sample_id", "probability", "sd", "q05", "q95", "typicality", "observed", "missing"]
+    assert list(predictions.columns)[:8] == columns
+    assert {"sd_missing", "sd_encoder", "sd_global", "pays_most", "reduction_note"} <= set(predictions.columns)
     assert len(predictions) == 600
     metrics = json.loads((folder / "runs" / "metrics.json").read_text())
     assert set(metrics["auroc"]) == {"value", "low", "high"}
     assert "without:note" in metrics["missing"]
-    assert (folder / "runs" / "reliability.png").read_bytes().startswith(b"\x89PNG")
+    assert "mnar:0.5" in metrics["missing"]
+    for picture in ("reliability.png", "report.png"):
+        assert (folder / "runs" / picture).read_bytes().startswith(b"\x89PNG")
+    assert (folder / "runs" / "latents.nc").stat().st_size > 0
     for code in blocks(root, "python"):
         done = run([sys.executable, "-c", code], folder)
         assert done.returncode == 0, done.stderr

@@ -73,7 +73,7 @@ def fit_method(method: str, fold: Fold, seed: int, options: Options | None = Non
 
     Args:
         method: a name, `+dropout` behind it for modality dropout at the config's rate, or 0.3 where that is 0.
-        options: in place of the chosen ones.
+        options: over the chosen ones; for networks also `epochs`, in place of the config's.
     """
     name = method.removesuffix(_DROPOUT)
     dropout = (fold.config.fit.modality_dropout or _RATE) if method.endswith(_DROPOUT) else 0.0
@@ -82,7 +82,9 @@ def fit_method(method: str, fold: Fold, seed: int, options: Options | None = Non
     if name in OURS:
         return fit_ours(fold, seed, dropout, OURS[name] | (options or {}))
     made: tuple[Any, Options] = (Unimodal, {"modality": name.removeprefix(_ALONE)}) if name.startswith(_ALONE) else NETS[name]
+    chosen = dict(made[1] | (options or {}))
+    passes = {"epochs": chosen.pop("epochs", fold.config.fit.epochs)}
     torch.manual_seed(seed)
-    net = made[0](fold.setting, **(made[1] | (options or {})))
-    train_net(net, fold.config.fit, fold.train, fold.val, seed, dropout)
+    net = made[0](fold.setting, **chosen)
+    train_net(net, fold.config.fit.model_copy(update=passes), fold.train, fold.val, seed, dropout)
     return lambda mask: predict_net(net, fold.test.with_observed(fold.test.observed & torch.from_numpy(mask)))
