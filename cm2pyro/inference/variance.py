@@ -109,7 +109,7 @@ def _split(drawn: Draws, noise: Noise, recalibrate: Recalibrate) -> tuple[Tensor
     observed = drawn.batch.observed
     missing = ~observed
     # Where m is all that is missing, nothing is left once it is known, and no draws are needed.
-    rows = [(missing[:, m] & (missing.sum(1) > 1)).nonzero()[:, 0] for m in range(missing.shape[1])]
+    asked = missing & (missing.sum(1, keepdim=True) > 1)
     second = recalibrate(torch.cat([_again(member, observed, noise) for member in drawn.members]))
     likelihood = drawn.members[0].program.model.likelihood
     weights = drawn.log_weights
@@ -124,27 +124,28 @@ def _split(drawn: Draws, noise: Noise, recalibrate: Recalibrate) -> tuple[Tensor
     unexplained = half_square(f, g)
     share = torch.where(total > 0, levels[:, 0] / total, 0.0)
     reduction = torch.full(missing.shape, torch.nan, dtype=f.dtype, device=f.device)
-    for m, some in enumerate(rows):
+    for m in range(missing.shape[1]):
         left = torch.zeros_like(total)
-        if len(some):
-            knowing = recalibrate(torch.cat([_again(member, observed, noise, some, m) for member in drawn.members]))
-            left[some] = half_square(f[:, some], _of(columns[some], knowing))
+        if bool(asked[:, m].any()):
+            # All rows, each at its place: which of them are asked must not change the rounding of the others.
+            knowing = recalibrate(torch.cat([_again(member, observed, noise, m) for member in drawn.members]))
+            left = torch.where(asked[:, m], half_square(f, _of(columns, knowing)), left)
         gone = torch.where(unexplained > 0, 1 - left / unexplained, 0.0).clamp(0, 1)
         reduction[:, m] = torch.where(missing[:, m], gone * share, torch.nan)
     return torch.cat([total[:, None], levels], 1), reduction
 
 
-def _again(member: Member, observed: Tensor, noise: Noise, rows: Tensor | None = None, m: int = 0) -> Tensor:
-    """Parameters (S, B, P) of the predictions from second completions; of some rows, with modality m kept as in the first."""
-    z, known, represented = member.z, None, member.represented
-    if rows is not None:
-        z, observed = z[:, rows], observed[rows]
-        represented = represented[0][rows], represented[1][rows]
+def _again(member: Member, observed: Tensor, noise: Noise, m: int | None = None) -> Tensor:
+    """Parameters (S, B, P) of the predictions from second completions; with m given, that modality is kept as in the first."""
+    z, known = member.z, None
+    if m is not None:
         known = observed.clone()
         known[:, m] = True
     guide, model = member.program.guide, member.program.model
     groups = zip(member.mixtures, groups_of(len(z), member.mixtures), strict=True)
-    filled = [guide.complete(z[some], observed, mixture, (noise[0][some], noise[1][some]), represented, known) for mixture, some in groups]
+    filled = [
+        guide.complete(z[some], observed, mixture, (noise[0][some], noise[1][some]), member.represented, known) for mixture, some in groups
+    ]
     outputs, _ = model.predictive(torch.cat(filled), observed)
     return model.likelihood.predictive(outputs)
 
