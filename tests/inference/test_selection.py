@@ -14,6 +14,7 @@ from cm2pyro.api import CM2
 from cm2pyro.data.dataset import Dataset
 from cm2pyro.data.manifest import read_manifest
 from cm2pyro.errors import ConfigError
+from cm2pyro.inference.impute import impute
 from cm2pyro.inference.predict import predict
 from cm2pyro.inference.program import Program
 
@@ -317,3 +318,27 @@ def test_refusals_take_one_line(sections: dict[str, Any], says: list[str]) -> No
     assert "\n" not in str(found.value)
     for part in says:
         assert part in str(found.value)
+
+
+def test_imputed_latents_take_the_mechanism_into_account() -> None:
+    """One dimension: p(z_b | z_a, b missing) ∝ p(z_b | z_a) p(missing | z), by quadrature."""
+    names, draws = ("a", "b"), 400
+    program, dataset = make(n=30, names=names, dim=1, missing=0.5, components=1)
+    row = next(i for i in range(30) if dataset.observed[i].tolist() == [True, False])
+    with torch.no_grad():
+        program.model.missingness.odds[1].weight.copy_(torch.tensor([[0.3, -2.0]]))
+    z = torch.from_numpy(impute([program.eval()], dataset, draws, seed=0)[:, row, :, 0]).double()
+    assert z[:, 0].unique().numel() == 1
+    mixture = program.mixture()
+    grid = torch.linspace(-8, 8, 4001, dtype=torch.float64)
+    pairs = torch.stack([z[:1, 0].expand(4001), grid], -1)[..., None]
+    observed = dataset.observed[row].expand(4001, 2)
+    log_p = mixture.log_prob(pairs)
+    with torch.no_grad():
+        plain, selected = log_p.softmax(0), (log_p + program.model.missingness.log_prob(pairs, observed)[0]).softmax(0)
+    mean, before = (selected * grid).sum(), (plain * grid).sum()
+    sd = (selected * (grid - mean) ** 2).sum().sqrt()
+    # Standard errors of resampled draws: those of independent ones, a little more for the finite number of proposals.
+    assert abs(z[:, 1].mean() - mean) < 5 * sd / draws**0.5
+    assert abs(z[:, 1].std() / sd - 1) < 5 / (2 * draws) ** 0.5
+    assert abs(mean - before) > 10 * sd / draws**0.5  # the mechanism matters here
