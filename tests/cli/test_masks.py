@@ -10,6 +10,7 @@ import yaml
 
 from cm2pyro.api import CM2
 from cm2pyro.cli import main
+from tests.cli.commands import call, refused
 
 NAMES = ["series", "image", "note"]
 CONFIG = {
@@ -24,23 +25,6 @@ CONFIG = {
     "missingness": {"mask": "mar:0.5@image,note"},
     "fit": {"epochs": 2, "batch_size": 64, "restarts": 1, "seed": 3},
 }
-
-
-def call(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as stop:
-        main([str(argument) for argument in arguments])
-    out, err = capsys.readouterr()
-    return int(stop.value.code or 0), out, err
-
-
-def refused(capsys: pytest.CaptureFixture[str], code: int, *arguments: object) -> str:
-    """Run a command that must be refused; its one line."""
-    got, _, err = call(capsys, *arguments)
-    assert got == code, err
-    assert err.startswith("error: ")
-    assert err.count("\n") == 1
-    return err
 
 
 @pytest.fixture(scope="module")

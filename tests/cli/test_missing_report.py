@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from cm2pyro.cli import main
+from tests.cli.commands import call, refused
 
 
 @pytest.fixture(scope="module")
@@ -41,23 +42,6 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         main(["fit", str(folder / "config.yaml"), "--data", str(folder / "manifest.csv"), "--out", str(folder / "run")])
     assert stop.value.code == 0
     return folder
-
-
-def call(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as stop:
-        main([str(argument) for argument in arguments])
-    out, err = capsys.readouterr()
-    return int(stop.value.code or 0), out, err
-
-
-def refused(capsys: pytest.CaptureFixture[str], code: int, *arguments: object) -> str:
-    got, _, err = call(capsys, *arguments)
-    assert got == code, err
-    assert err.startswith("error: ")
-    assert err.count("\n") == 1
-    assert "fault of cm2pyro" not in err
-    return err
 
 
 def test_predict_reports(made: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import yaml
 
 from cm2pyro.api import CM2
 from cm2pyro.cli import main
+from tests.cli.commands import refused
 
 CONFIG = {
     "modalities": {
@@ -53,17 +54,6 @@ def run(*arguments: object, command: str = "evaluate") -> None:
     with pytest.raises(SystemExit) as stop:
         main([command, *map(str, arguments)])
     assert not stop.value.code
-
-
-def refused(capsys: pytest.CaptureFixture[str], code: int, *arguments: object) -> str:
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as stop:
-        main([str(argument) for argument in arguments])
-    err = capsys.readouterr().err
-    assert stop.value.code == code, err
-    assert err.count("\n") == 1
-    assert "fault of cm2pyro" not in err
-    return err
 
 
 def predictions(folder: Path, fit: Path) -> pd.DataFrame:

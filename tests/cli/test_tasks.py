@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from cm2pyro.cli import main
+from tests.cli.commands import call, refused
 
 LABELS = ["label_sepsis", "label_shock", "label_rare"]
 TASKS = {"multilabel": {"type": "multilabel", "labels": LABELS}, "regression": {"type": "regression", "label": "los"}}
@@ -51,23 +52,6 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
             main(["fit", str(folder / f"{name}.yaml"), "--data", str(folder / "manifest.csv"), "--out", str(folder / name)])
         assert stop.value.code == 0
     return folder
-
-
-def call(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as stop:
-        main([str(argument) for argument in arguments])
-    out, err = capsys.readouterr()
-    return int(stop.value.code or 0), out, err
-
-
-def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
-    code, _, err = call(capsys, *arguments)
-    assert code == 1, err
-    assert err.startswith("error: ")
-    assert err.count("\n") == 1
-    assert "fault of cm2pyro" not in err
-    return err
 
 
 def test_fit_says_what_it_did(made: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -132,7 +116,7 @@ def test_labels_are_needed_to_fit_and_evaluate_only(made: Path, capsys: pytest.C
         code, out, _ = call(capsys, "data", "check", bare, "--config", made / f"{name}.yaml")
         assert code == 0
         assert f"labels: no column '{column}'; enough to predict" in out
-        assert f"column '{column}' is missing" in refused(capsys, "evaluate", made / name, "--data", bare, "--out", tmp_path / "m.json")
+        assert f"column '{column}' is missing" in refused(capsys, 1, "evaluate", made / name, "--data", bare, "--out", tmp_path / "m.json")
 
 
 @pytest.mark.parametrize(
@@ -155,7 +139,7 @@ def test_refused_labels(
         ["data", "check", tmp_path / "bad.csv", "--config", made / f"{task}.yaml"],
         ["evaluate", made / task, "--data", tmp_path / "bad.csv", "--split", "train", "--out", tmp_path / "m.json"],
     ):
-        assert says in refused(capsys, *arguments)
+        assert says in refused(capsys, 1, *arguments)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bad.csv"]
 
 
@@ -173,5 +157,5 @@ def test_training_labels_that_teach_nothing_are_refused(
     frame = pd.read_csv(made / "manifest.csv", dtype=str, keep_default_na=False)
     frame.loc[frame["split"] == "train", column] = value
     frame.to_csv(tmp_path / "bad.csv", index=False)
-    assert says in refused(capsys, "fit", made / f"{task}.yaml", "--data", tmp_path / "bad.csv", "--out", tmp_path / "run")
+    assert says in refused(capsys, 1, "fit", made / f"{task}.yaml", "--data", tmp_path / "bad.csv", "--out", tmp_path / "run")
     assert not (tmp_path / "run").exists()
