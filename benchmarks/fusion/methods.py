@@ -29,16 +29,18 @@ Predictor = Callable[[Mask], NDArray[np.float64]]  # (n, M) mask of the fold's t
 # What each network is, with options in place of its defaults where `python benchmarks/fusion/search.py` has chosen others.
 NETS: dict[str, tuple[type[FusionNet], Options]] = {
     "concat": (Concat, {}),
-    "concat_mask": (Concat, {"mask": True}),
+    "concat_mask": (Concat, {"mask": True, "hidden": 0}),
     "tensor": (TensorFusion, {}),
-    "tensor_lowrank": (LowRankFusion, {}),
-    "mmtm": (MMTM, {}),
-    "daft": (DAFT, {}),
-    "unified": (Unified, {}),
-    "medfuse": (MedFuse, {}),
-    "drfuse": (DrFuse, {}),
+    "tensor_lowrank": (LowRankFusion, {"rank": 4}),
+    "mmtm": (MMTM, {"ratio": 4}),
+    "daft": (DAFT, {"ratio": 4}),
+    "unified": (Unified, {"unimodal": 1.0}),
+    "medfuse": (MedFuse, {"hidden": 64}),
+    "drfuse": (DrFuse, {"weight": 1.0}),
     "cm2_printed": (CM2Printed, {}),
 }
+# Passes over the rows as a multiple of the config's, chosen in the same way; 1 where none is named.
+PASSES = {"concat_mask": 20 / 12, "unified": 20 / 12, "medfuse": 8 / 12, "tensor_lowrank": 8 / 12}
 BOOSTING: Options = TRIALS[2]  # of its trials the greatest AUROC in cross-validation on set A
 OURS: dict[str, Options] = {
     "ours": {},
@@ -83,8 +85,8 @@ def fit_method(method: str, fold: Fold, seed: int, options: Options | None = Non
         return fit_ours(fold, seed, dropout, OURS[name] | (options or {}))
     made: tuple[Any, Options] = (Unimodal, {"modality": name.removeprefix(_ALONE)}) if name.startswith(_ALONE) else NETS[name]
     chosen = dict(made[1] | (options or {}))
-    passes = {"epochs": chosen.pop("epochs", fold.config.fit.epochs)}
+    epochs = chosen.pop("epochs", max(1, round(PASSES.get(name, 1.0) * fold.config.fit.epochs)))
     torch.manual_seed(seed)
     net = made[0](fold.setting, **chosen)
-    train_net(net, fold.config.fit.model_copy(update=passes), fold.train, fold.val, seed, dropout)
+    train_net(net, fold.config.fit.model_copy(update={"epochs": epochs}), fold.train, fold.val, seed, dropout)
     return lambda mask: predict_net(net, fold.test.with_observed(fold.test.observed & torch.from_numpy(mask)))

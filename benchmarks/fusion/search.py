@@ -52,7 +52,8 @@ def search(path: Path, config: Config, folds: int, seeds: int, methods: list[str
     rows = labelled(manifest, config)
     parts = [make_fold(config, fitting, rows.take(held)) for fitting, held in divide(manifest, rows, folds, config.fit.validation)]
     for method in methods:
-        tried = [(score(method, options, parts, seeds), options) for options in trials(method)]
+        same = {"epochs": config.fit.epochs} if method in NETS else {}
+        tried = [(score(method, options | same, parts, seeds), options) for options in trials(method)]
         if method in NETS:
             best = min(tried, key=lambda trial: trial[0])[1]
             for epochs in _EPOCHS:
