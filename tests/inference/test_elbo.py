@@ -290,3 +290,11 @@ def test_every_parameter_is_stored_once_and_trained() -> None:
     assert len({tensor.data_ptr() for tensor in program.state_dict().values() if tensor.numel()}) == len(names)
     program.loss(dataset.batch(whole(dataset))).backward()
     assert all(p.grad is not None for p in program.parameters())
+
+
+def test_as_many_completions_as_asked_for() -> None:
+    for asked, found in ((None, 1), (7, 7)):
+        program, dataset = make(guide={"missing": "conditional", "completions": asked})
+        program.loss(dataset.batch(whole(dataset)))
+        model, _ = program.trace_elbo.traces
+        assert model.nodes["z_a"]["value"].shape == (K * found, len(dataset), D)
