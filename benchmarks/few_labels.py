@@ -16,6 +16,7 @@ from pathlib import Path
 import click
 import numpy as np
 import torch
+from physionet2012_folds import fold_numbers
 
 from cm2pyro import CM2
 from cm2pyro.data.dataset import Dataset
@@ -38,8 +39,7 @@ _KINDS = tuple((decoders, rows) for decoders in ("none", "normal") for rows in (
 def main(manifest: Path, config: Path, counts: tuple[int, ...], folds: int, steps: int, weight: float, overrides: tuple[str, ...]) -> None:
     torch.set_num_threads(1)
     read = read_manifest(manifest)
-    subjects = sorted(set(read.subjects))
-    fold_of = dict(zip(subjects, np.random.default_rng(2012).permutation(len(subjects)) % 5, strict=True))
+    fold_of = fold_numbers(read.subjects)
     fold = np.array([fold_of[subject] for subject in read.subjects])
     found: dict[tuple[int, str, str], list[tuple[float, float]]] = {}
     for f in range(folds):

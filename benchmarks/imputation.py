@@ -29,6 +29,7 @@ import click
 import numpy as np
 import pandas as pd
 import torch
+from physionet2012_folds import fold_numbers
 
 from cm2pyro import CM2
 from cm2pyro.data.dataset import Dataset
@@ -168,11 +169,10 @@ def simulated(seeds: int, samples: int, cases: tuple[int, ...], config: Path, ov
 def physionet(manifest: Path, folds: int, fits: tuple[str, ...], config: Path, overrides: tuple[str, ...]) -> None:
     """Learned latents with decoders; five folds over subjects, one fit of each kind a fold."""
     read = read_manifest(manifest)
-    subjects = sorted(set(read.subjects))
-    fold_of = dict(zip(subjects, np.random.default_rng(2012).permutation(len(subjects)) % 5, strict=True))
+    fold_of = fold_numbers(read.subjects)
     found: dict[tuple[str, str, str], list[Scores]] = {}
     for fold in range(folds):
-        others = [subject for subject in subjects if fold_of[subject] != fold]
+        others = [subject for subject in fold_of if fold_of[subject] != fold]
         split_of = assign_splits(others, {"train": 0.8, "val": 0.2}, fold)
         inside = read.root / f".imputation{fold}.csv"  # tables are found beside the manifest
         read.frame.assign(split=[split_of.get(subject, "test") for subject in read.subjects]).to_csv(inside, index=False)

@@ -13,6 +13,7 @@ import click
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from physionet2012_folds import FOLDS, fold_numbers
 
 from cm2pyro import CM2
 from cm2pyro.data.manifest import read_manifest
@@ -20,7 +21,7 @@ from cm2pyro.data.missingness import hide
 from cm2pyro.diagnostics.metrics import evaluate
 from cm2pyro.inference.predict import predict
 
-_FOLDS, _DRAWS = 5, 50
+_DRAWS = 50
 _APART = 1000  # between seeds of one fold: more than an ensemble takes
 _METRICS = ("auroc", "auprc", "log_loss")
 Matrix = NDArray[np.float64]
@@ -29,15 +30,14 @@ Matrix = NDArray[np.float64]
 @click.command()
 @click.argument("manifest", type=click.Path(path_type=Path))
 @click.option("--config", type=click.Path(path_type=Path), default=Path("configs/physionet2012.yaml"), show_default=True)
-@click.option("--folds", type=click.IntRange(1, _FOLDS), default=_FOLDS, show_default=True, help="How many of the five folds to run.")
+@click.option("--folds", type=click.IntRange(1, FOLDS), default=FOLDS, show_default=True, help="How many of the five folds to run.")
 @click.option("--seeds", type=click.IntRange(1), default=1, show_default=True, help="Fits a fold.")
 @click.option("--missing", multiple=True, metavar="MECHANISM", help="Score under this mask too, such as mcar:0.7@labs,gases.")
 @click.option("--set", "overrides", multiple=True, metavar="A.B=C", help="Override a key of the config.")
 def main(manifest: Path, config: Path, folds: int, seeds: int, missing: tuple[str, ...], overrides: tuple[str, ...]) -> None:
     torch.set_num_threads(1)
     read = read_manifest(manifest)
-    subjects = sorted(set(read.subjects))
-    fold_of = dict(zip(subjects, np.random.default_rng(2012).permutation(len(subjects)) % _FOLDS, strict=True))
+    fold_of = fold_numbers(read.subjects)
     masks = ("as observed", *missing)
     single, averaged = np.zeros((len(masks), folds, seeds, len(_METRICS))), np.zeros((len(masks), folds, len(_METRICS)))
     for fold in range(folds):

@@ -8,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.fusion.base import Setting
+from benchmarks.physionet2012_folds import fold_numbers
 from cm2pyro.config import Config
 from cm2pyro.data.dataset import Dataset
 from cm2pyro.data.kind import Kind
@@ -19,7 +20,6 @@ from cm2pyro.encoders import check_encoders
 from cm2pyro.errors import ConfigError, DataError
 
 Mask = NDArray[np.bool_]
-_FOLD_SEED = 2012  # the folds of benchmarks/physionet2012_cv.py
 NATURAL, _WITHOUT = "as observed", "without:"
 
 
@@ -71,7 +71,7 @@ def divide(manifest: Manifest, rows: Manifest, folds: int, share: float) -> list
     subjects = sorted(set(manifest.subjects))
     if not 2 <= folds <= len(subjects):
         raise ConfigError(f"--folds {folds}: expected 2 to {len(subjects)}, the number of subjects in {manifest.name}; choose another")
-    fold_of = dict(zip(subjects, np.random.default_rng(_FOLD_SEED).permutation(len(subjects)) % folds, strict=True))
+    fold_of = fold_numbers(subjects, folds)
     divided = []
     for fold in range(folds):
         fitted = [subject for subject in subjects if fold_of[subject] != fold]
