@@ -9,6 +9,7 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 
 from benchmarks.fusion.base import Options
 from benchmarks.fusion.folds import Fold, Mask
+from cm2pyro.data.embedding import Embedding
 from cm2pyro.data.kind import Kind
 from cm2pyro.data.manifest import Manifest, parse_numbers
 from cm2pyro.data.tabular import Tabular
@@ -21,15 +22,17 @@ TRIALS: tuple[Options, ...] = (
     {"learning_rate": 0.05, "max_iter": 300, "max_leaf_nodes": 8},
     {"learning_rate": 0.03, "max_iter": 400, "max_leaf_nodes": 15},
 )
-READABLE = ("timeseries", "tabular")  # kinds of modalities
+READABLE = ("timeseries", "tabular", "embedding")  # kinds of modalities
 _COPIES = 2  # of each training row with modalities dropped, beside the row itself
 
 
 def raw_features(kind: Kind, manifest: Manifest) -> Matrix:
     """(n, F) of one modality, unscaled, NaN where there is nothing: the 11 summaries of each variable, its count and the hours since
-    its last measurement; the columns of a table, categories as numbers.
+    its last measurement; the columns of a table, categories as numbers; vectors as they are.
     """
     raw = kind.read(manifest)
+    if isinstance(kind, Embedding):
+        return np.asarray(raw[0], dtype=np.float64)
     if isinstance(kind, TimeSeries):
         values, counts, recency = summaries(raw.select(kind.names), kind.window)
         return np.concatenate([values, counts, recency], 1)
@@ -40,9 +43,7 @@ def raw_features(kind: Kind, manifest: Manifest) -> Matrix:
             codes = _cells(frame, name).str.strip().map({category: float(i) for i, category in enumerate(known)})
             columns.append(codes.to_numpy(dtype=np.float64, na_value=np.nan))
         return np.stack(columns, 1)
-    raise ConfigError(
-        f"boosting: modality {kind.name} is of kind {kind.modality.kind}; it reads timeseries and tabular; leave boosting out"
-    )
+    raise ConfigError(f"boosting: modality {kind.name} is of kind {kind.modality.kind}; it reads {', '.join(READABLE)}; leave boosting out")
 
 
 def fit_boosting(fold: Fold, seed: int, dropout: float, options: Options) -> Callable[[Mask], Matrix]:

@@ -19,6 +19,7 @@ from benchmarks.fusion.mmtm import MMTM
 from benchmarks.fusion.ours import fit_ours
 from benchmarks.fusion.tensor_fusion import LowRankFusion, TensorFusion
 from benchmarks.fusion.train import predict_net, train_net
+from benchmarks.fusion.truth import truth_of
 from benchmarks.fusion.unified import Unified
 from benchmarks.fusion.unimodal import Unimodal
 from cm2pyro.errors import ConfigError
@@ -47,13 +48,13 @@ OURS: dict[str, Options] = {
     "ours_ensemble": {"fit.ensemble": 5},
     "ours_independence": {"prior.copula.family": "independence"},
 }
-_ALONE, _DROPOUT = "only_", "+dropout"
+_ALONE, _DROPOUT, _TRUTH = "only_", "+dropout", "truth"
 _RATE = 0.3  # of modality dropout, where the config has none
 
 
 def known_methods(modalities: Sequence[str]) -> tuple[str, ...]:
     """Every method; each may end in `+dropout`, for modality dropout in its training."""
-    return (*OURS, "boosting", *NETS, *(f"{_ALONE}{name}" for name in modalities))
+    return (*OURS, "boosting", *NETS, _TRUTH, *(f"{_ALONE}{name}" for name in modalities))
 
 
 def check_method(method: str, modalities: Sequence[str]) -> None:
@@ -81,6 +82,8 @@ def fit_method(method: str, fold: Fold, seed: int, options: Options | None = Non
     dropout = (fold.config.fit.modality_dropout or _RATE) if method.endswith(_DROPOUT) else 0.0
     if name == "boosting":
         return fit_boosting(fold, seed, dropout, options or BOOSTING)
+    if name == _TRUTH:
+        return truth_of(fold)
     if name in OURS:
         return fit_ours(fold, seed, dropout, OURS[name] | (options or {}))
     made: tuple[Any, Options] = (Unimodal, {"modality": name.removeprefix(_ALONE)}) if name.startswith(_ALONE) else NETS[name]

@@ -106,7 +106,7 @@ def default_methods(config: Config, complete_cases: bool) -> list[str]:
     """
     if complete_cases:
         return ["ours", "ours_independence"]
-    skipped = ["ours_ensemble", "ours_independence"]
+    skipped = ["ours_ensemble", "ours_independence", "truth"]
     skipped += [] if all(modality.kind in READABLE for modality in config.modalities.values()) else ["boosting"]
     plain = [name for name in known_methods(tuple(config.modalities)) if name not in skipped]
     alone = [name for name in plain if name.startswith("only_")]
