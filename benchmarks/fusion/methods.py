@@ -31,7 +31,7 @@ Predictor = Callable[[Mask], NDArray[np.float64]]  # (n, M) mask of the fold's t
 NETS: dict[str, tuple[type[FusionNet], Options]] = {
     "concat": (Concat, {}),
     "concat_mask": (Concat, {"mask": True, "hidden": 0}),
-    "tensor": (TensorFusion, {}),
+    "tensor": (TensorFusion, {"width": 8}),
     "tensor_lowrank": (LowRankFusion, {"rank": 4}),
     "mmtm": (MMTM, {"ratio": 4}),
     "daft": (DAFT, {"ratio": 4}),
@@ -41,7 +41,7 @@ NETS: dict[str, tuple[type[FusionNet], Options]] = {
     "cm2_printed": (CM2Printed, {}),
 }
 # Passes over the rows as a multiple of the config's, chosen in the same way; 1 where none is named.
-PASSES = {"concat_mask": 20 / 12, "unified": 20 / 12, "medfuse": 8 / 12, "tensor_lowrank": 8 / 12}
+PASSES = {"concat_mask": 20 / 12, "unified": 20 / 12, "medfuse": 8 / 12, "tensor_lowrank": 8 / 12, "tensor": 8 / 12}
 BOOSTING: Options = TRIALS[2]  # of its trials the greatest AUROC in cross-validation on set A
 OURS: dict[str, Options] = {
     "ours": {},
