@@ -108,6 +108,7 @@ def pictures(out: Path, ids: list[str], rng: np.random.Generator) -> pd.Series:
         ("covid-cxr.yaml", "covid"),
         ("simulated.yaml", "simulated"),
         ("simulated-embedding.yaml", "simulated"),
+        ("simulated-fusion.yaml", "simulated"),
     ],
 )
 def test_runs(name: str, data: str, root: Path, tmp_path: Path, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]) -> None:

@@ -41,7 +41,7 @@ NETS: dict[str, tuple[type[FusionNet], Options]] = {
     "cm2_printed": (CM2Printed, {}),
 }
 # Passes over the rows as a multiple of the config's, chosen in the same way; 1 where none is named.
-PASSES = {"concat_mask": 20 / 12, "unified": 20 / 12, "medfuse": 8 / 12, "tensor_lowrank": 8 / 12, "tensor": 8 / 12}
+PASSES = {"concat": 20 / 12, "concat_mask": 20 / 12, "unified": 20 / 12, "medfuse": 8 / 12, "tensor_lowrank": 8 / 12, "tensor": 8 / 12}
 BOOSTING: Options = TRIALS[2]  # of its trials the greatest AUROC in cross-validation on set A
 OURS: dict[str, Options] = {
     "ours": {},
