@@ -19,8 +19,8 @@ from cm2pyro.errors import ConfigError
 Matrix = NDArray[np.float64]
 TRIALS: tuple[Options, ...] = (
     {"learning_rate": 0.03, "max_iter": 400, "max_leaf_nodes": 8},
-    {"learning_rate": 0.05, "max_iter": 300, "max_leaf_nodes": 8},
     {"learning_rate": 0.03, "max_iter": 400, "max_leaf_nodes": 15},
+    {"learning_rate": 0.02, "max_iter": 500, "max_leaf_nodes": 15, "max_features": 0.1, "l2_regularization": 10.0},
 )
 READABLE = ("timeseries", "tabular", "embedding")  # kinds of modalities
 _COPIES = 2  # of each training row with modalities dropped, beside the row itself
@@ -69,9 +69,8 @@ def fit_boosting(fold: Fold, seed: int, dropout: float, options: Options) -> Cal
     filled = ~np.isnan(x).all(0)  # it cannot bin a column without values
     # Copies of a patient are no new patients: leaves are as large in patients as without them.
     leaf = 20 * len(masks)
-    model = HistGradientBoostingClassifier(
-        l2_regularization=1.0, max_features=0.3, min_samples_leaf=leaf, early_stopping=False, random_state=seed, **options
-    )
+    chosen = {"l2_regularization": 1.0, "max_features": 0.3} | options
+    model = HistGradientBoostingClassifier(min_samples_leaf=leaf, early_stopping=False, random_state=seed, **chosen)
     model.fit(x[:, filled], np.tile(labels[known], len(masks)))
     return lambda mask: model.predict_proba(_masked(test, mask)[:, filled])[:, 1]
 
