@@ -12,7 +12,7 @@ import yaml
 from click.testing import CliRunner
 from sklearn.metrics import average_precision_score, log_loss, roc_auc_score
 
-from benchmarks.fusion import report, table
+from benchmarks.fusion import hidden, report, table
 from benchmarks.fusion.folds import NATURAL, complete, divide, make_masks, whole
 from cm2pyro.config import Config
 from cm2pyro.data.manifest import Manifest
@@ -148,6 +148,26 @@ def test_the_report_scores_what_was_saved(made: tuple[list[str], Path]) -> None:
     text = (out / "report.md").read_text()
     assert "### mcar:0.7@b,c" in text
     assert json.loads((out / "settings.json").read_text())["folds"] == 2
+
+
+def test_where_a_modality_is_hidden(made: tuple[list[str], Path]) -> None:
+    _, out = made
+    result = CliRunner().invoke(hidden.main, [str(out), "--modality", "b", "--methods", "concat"])
+    assert result.exit_code == 0, result.output
+    cells = [cell.strip() for cell in result.output.splitlines()[2].strip("|").split("|")]
+    assert cells[:2] == ["`mcar:0.7@b,c`", "`concat`"]
+    seen = pd.read_parquet(out / table.MASKS).set_index("sample_id")
+    frames = [
+        pd.concat(pd.read_parquet(out / "fits" / f"concat.seed{seed}.fold{fold}.parquet") for fold in range(2)).set_index("sample_id")
+        for seed in range(2)
+    ]
+    had, left = (seen.loc[frames[0].index, mask].str.contains("b") for mask in (NATURAL, "mcar:0.7@b,c"))
+    means = [np.mean([frame.loc[part, "mcar:0.7@b,c"].mean() for frame in frames]) for part in (had & ~left, had & left)]
+    rates = [frames[0].loc[part, "label"].mean() for part in (had & ~left, had & left)]
+    assert [float(cell) for cell in cells[2:]] == pytest.approx([means[0], rates[0], means[1], rates[1]], abs=6e-4)
+    refused = CliRunner().invoke(hidden.main, [str(out), "--modality", "a", "--methods", "concat"])
+    assert refused.exit_code == 1
+    assert "no mask hides 'a' of some rows" in refused.output
 
 
 def test_the_paired_interval_is_that_of_the_differences() -> None:
