@@ -54,7 +54,13 @@ class Results:
 @click.command(help=__doc__)
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--reference", default="ours", show_default=True, help="Method that the others are compared with.")
-@click.option("--ensemble", "ensembles", multiple=True, metavar="METHOD", help="Add a row for the mean of its seeds' predictions.")
+@click.option(
+    "--ensemble",
+    "ensembles",
+    multiple=True,
+    metavar="METHOD",
+    help="Add a row for the mean of its seeds' predictions; A,B: for the mean of two methods'.",
+)
 @click.option("--bootstrap", type=click.IntRange(min=0), default=1000, show_default=True)
 def main(folder: Path, reference: str, ensembles: tuple[str, ...], bootstrap: int) -> None:
     try:
@@ -101,15 +107,27 @@ def read(folder: Path) -> Results:
     return Results(rows["label"].to_numpy(), rows["subject_id"].tolist(), tuple(settings["masks"]), predictions, tuple(unfinished))
 
 
-def with_ensembles(results: Results, methods: Sequence[str]) -> Results:
-    """The same with a row per method for the mean of its seeds' predictions. Raises DataError for a method without fits."""
+def with_ensembles(results: Results, wanted: Sequence[str]) -> Results:
+    """The same with rows for means of predictions: `A` for the mean of a method's seeds, `A,B` for the mean of two methods, seed by seed.
+
+    Raises DataError for a method without fits, or methods without a seed in common.
+    """
     added = dict(results.predictions)
-    for method in methods:
-        if method not in results.predictions:
-            raise DataError(f"--ensemble {method}: no complete fit of it; found {', '.join(results.predictions)}; name one of them")
-        seeds = results.predictions[method]
-        mean = {mask: np.mean([of[mask] for of in seeds.values()], 0) for mask in results.masks}
-        added[f"{method}{_MEAN_OF}{len(seeds)})"] = {0: mean}
+    for names in wanted:
+        methods = names.split(",")
+        for method in methods:
+            if method not in results.predictions:
+                raise DataError(f"--ensemble {method}: no complete fit of it; found {', '.join(results.predictions)}; name one of them")
+        fits = [results.predictions[method] for method in methods]
+        seeds = sorted(set.intersection(*(set(of) for of in fits)))
+        if not seeds:
+            raise DataError(f"--ensemble {names}: found no seed that all of them have; run table.py with the same --seeds for each")
+        if len(methods) == 1:
+            mean = {mask: np.mean([of[mask] for of in fits[0].values()], 0) for mask in results.masks}
+            added[f"{names}{_MEAN_OF}{len(seeds)})"] = {0: mean}
+            continue
+        both = {seed: {mask: np.mean([of[seed][mask] for of in fits], 0) for mask in results.masks} for seed in seeds}
+        added[f"{' and '.join(methods)}{_MEAN_OF}them)"] = both
     return Results(results.labels, results.subjects, results.masks, added, results.unfinished)
 
 

@@ -16,6 +16,7 @@ from benchmarks.fusion import hidden, report, table
 from benchmarks.fusion.folds import NATURAL, complete, divide, make_masks, whole
 from cm2pyro.config import Config
 from cm2pyro.data.manifest import Manifest
+from cm2pyro.errors import DataError
 
 
 def test_folds_share_no_subject(manifest: Manifest) -> None:
@@ -148,6 +149,21 @@ def test_the_report_scores_what_was_saved(made: tuple[list[str], Path]) -> None:
     text = (out / "report.md").read_text()
     assert "### mcar:0.7@b,c" in text
     assert json.loads((out / "settings.json").read_text())["folds"] == 2
+
+
+def test_means_of_predictions(made: tuple[list[str], Path]) -> None:
+    _, out = made
+    results = report.with_ensembles(report.read(out), ["ours", "ours,concat"])
+    ours, concat = (results.predictions[method] for method in ("ours", "concat"))
+    both = results.predictions["ours and concat (mean of them)"]
+    assert set(both) == {0, 1}
+    np.testing.assert_allclose(both[1][NATURAL], (ours[1][NATURAL] + concat[1][NATURAL]) / 2)
+    np.testing.assert_allclose(results.predictions["ours (mean of 2)"][0][NATURAL], (ours[0][NATURAL] + ours[1][NATURAL]) / 2)
+    # They take no part among the others.
+    table_of = report.compare(results, "ours", 20)
+    assert "mean of" not in report.markdown(table_of, results, "ours").split("###")[0]
+    with pytest.raises(DataError, match="--ensemble nothing: no complete fit"):
+        report.with_ensembles(results, ["ours,nothing"])
 
 
 def test_where_a_modality_is_hidden(made: tuple[list[str], Path]) -> None:
