@@ -187,6 +187,7 @@ class Fit(Section):
     warmup: Annotated[int, _NUMBER, Field(ge=0)] = 0  # after that many epochs the mixture starts again, on the latents learned so far
     patience: PositiveInt = 10
     validation: Fraction = 0.2  # share of the training subjects that stop the fit where no row is `val`; 0: none, and all epochs run
+    settle: bool = False  # at the end the mixture moves to the greatest density of the latents as the encoders have left them
     ensemble: Annotated[int, _NUMBER, Field(ge=1, le=100)] = 1  # fits with seeds seed, seed + 1 …, whose predictions are averaged
     recalibration: str = "none"  # or temperature, isotonic: bends the probabilities after the fit, on the validation rows
     seed: Annotated[int, _NUMBER, Field(ge=0, lt=2**32)] = 0  # the range that numpy and scikit-learn take
@@ -224,11 +225,11 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _steps(self) -> "Config":
-        if self.prior.copula.update != "joint" and self.guide.globals != "delta":
-            raise ValueError(
-                f"prior.copula.update: {self.prior.copula.update} gives point estimates, guide.globals is {self.guide.globals}; "
-                "set guide.globals to delta, or update to joint"
-            )
+        update = self.prior.copula.update
+        for key, found, without in (("prior.copula.update", update, "joint"), ("fit.settle", self.fit.settle, False)):
+            if found != without and self.guide.globals != "delta":
+                remedy = f"set guide.globals to delta, or {key} to {without}"
+                raise ValueError(f"{key}: {found} gives point estimates, guide.globals is {self.guide.globals}; {remedy}")
         return self
 
     @model_validator(mode="after")

@@ -116,12 +116,16 @@ class Trainer:
         if two_steps:
             self.program.apart = False
             self._second_step({sites.WEIGHTS, *self.held})
+        settles = self.config.fit.settle and not self.standard
+        if settles:
+            self._second_step(set(self.program.values()))
+        if two_steps or settles:
             self.best = {name: tensor.detach().clone() for name, tensor in self.program.state_dict().items()}
-        if given or two_steps:
+        if given or two_steps or settles:
             self._save_best()
 
     def _second_step(self, names: set[str]) -> None:
-        """With locs, scales and encoders as they are, maximise the mixture's likelihood over the weights and the copula."""
+        """With encoders and the other global sites as they are, maximise the mixture's likelihood over these, on a draw of the latents."""
         fit = self.config.fit
         z = monitor.latents(self.program, self.train, seed=fit.seed)
         observed = self.train.observed.to(self.device)

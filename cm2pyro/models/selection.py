@@ -152,6 +152,7 @@ def missingness_options(config: Config) -> dict[str, object]:
         ("guide.missing", config.guide.missing, "conditional", "its likelihood is a mean over draws of the model's own conditional"),
         ("prior.coupling", config.prior.coupling, "shared", "its likelihood is a sum over joint components"),
         ("prior.copula.update", config.prior.copula.update, "joint", "a second step would leave the missingness out"),
+        ("fit.settle", config.fit.settle, False, "the last step would leave the missingness out"),
     )
     for key, found, expected, why in needed:
         if found != expected:
