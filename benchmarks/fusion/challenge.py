@@ -17,7 +17,7 @@ import numpy as np
 sys.path[0] = str(Path(__file__).resolve().parents[2]) if __name__ == "__main__" else sys.path[0]
 
 from benchmarks.fusion.folds import NATURAL  # noqa: E402
-from benchmarks.fusion.report import Results, read, with_ensembles  # noqa: E402
+from benchmarks.fusion.report import Results, read  # noqa: E402
 from cm2pyro.diagnostics.challenge import PhysioNet2012  # noqa: E402
 from cm2pyro.errors import CM2Error, DataError  # noqa: E402
 from cm2pyro.inference.recalibration import best_threshold  # noqa: E402
@@ -44,15 +44,13 @@ def lines(tested: Results, tuned: Results) -> list[str]:
     methods = [method for method in tested.predictions if method in tuned.predictions]
     if not methods:
         raise DataError("no method has complete fits in both folders; run table.py for the same --methods")
-    everything = with_ensembles(tested, methods)
     one = np.ones((1, len(tested.labels)))
     rows = ["| method | threshold | Event 1 | Event 2 | mean prediction: Event 1 | Event 2 |", "|---|---|---|---|---|---|"]
     for method in methods:
         threshold = float(np.mean([best_threshold(tuned.labels, of[NATURAL]) for of in tuned.predictions[method].values()]))
-        seeds = everything.predictions[method]
-        [mean] = (of for name, of in everything.predictions.items() if name == f"{method} (mean of {len(seeds)})")
-        scores = np.concatenate([PhysioNet2012(tested.labels, of[NATURAL], threshold).under(one) for of in seeds.values()])
-        together = PhysioNet2012(tested.labels, mean[0][NATURAL], threshold).under(one)[0]
+        seeds = [of[NATURAL] for of in tested.predictions[method].values()]
+        scores = np.concatenate([PhysioNet2012(tested.labels, p, threshold).under(one) for p in seeds])
+        together = PhysioNet2012(tested.labels, np.mean(seeds, 0), threshold).under(one)[0]
         sd = scores.std(0, ddof=1) if len(scores) > 1 else np.full(2, np.nan)
         cells = [method, f"{threshold:.3f}", f"{scores[:, 0].mean():.4f} ± {sd[0]:.4f}", f"{scores[:, 1].mean():.1f} ± {sd[1]:.1f}"]
         rows.append(f"| {' | '.join([*cells, f'{together[0]:.4f}', f'{together[1]:.1f}'])} |")
