@@ -4,36 +4,37 @@ import difflib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
+from cm2pyro.config_base import Open, Positive, Section
+from cm2pyro.config_bayes import CopulaPrior, Guide, Latent, MixturePrior, Nuts, Priors, SitePrior
 from cm2pyro.config_file import apply_override, read_yaml, write_yaml
+from cm2pyro.config_fit import Fit
 from cm2pyro.errors import ConfigError
-from cm2pyro.registry import describe, nearest, not_a_switch, one_line, refuse_values
+from cm2pyro.registry import describe, nearest, one_line, refuse_values
 
-_NUMBER = BeforeValidator(not_a_switch)
-Positive = Annotated[float, _NUMBER, Field(gt=0)]
-PositiveInt = Annotated[int, _NUMBER, Field(gt=0)]
-NotNegative = Annotated[float, _NUMBER, Field(ge=0)]
-Fraction = Annotated[float, _NUMBER, Field(ge=0, lt=1)]
+__all__ = [
+    "Alignment",
+    "Config",
+    "CopulaPrior",
+    "Decoders",
+    "Fit",
+    "Fusion",
+    "Guide",
+    "Latent",
+    "Missingness",
+    "MixturePrior",
+    "Modality",
+    "Nuts",
+    "Open",
+    "Priors",
+    "Section",
+    "SitePrior",
+    "Task",
+]
+
 _BINS = 10_000  # a grid with more would not fit into memory
 _NOT_INPUTS = ("sample_id", "subject_id", "split")  # columns of the manifest that no modality may be
-
-
-class Section(BaseModel):
-    """A part of the config: frozen, unknown keys refused."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class Open(BaseModel):
-    """A part of the config whose further keys are options of the entry that it names, checked by that entry's registry."""
-
-    model_config = ConfigDict(extra="allow", frozen=True, allow_inf_nan=False)
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """The keys that belong to the named entry."""
-        return dict(self.__pydantic_extra__ or {})
 
 
 class Task(Section):
@@ -98,52 +99,6 @@ class Modality(Open):
         return self
 
 
-class Latent(Section):
-    dim: PositiveInt = 32
-
-
-class CopulaPrior(Section):
-    family: str = "gaussian"  # or `mixture`, of `families`
-    families: Annotated[list[str], Field(min_length=2)] | None = None
-    tied: bool = False  # one copula for all latent dimensions
-    update: Literal["joint", "ifm", "profile"] = "joint"
-
-
-class MixturePrior(Section):
-    kind: Literal["mixture", "standard"] = "mixture"  # standard: N(0, I), of which nothing is learned; an ablation
-    components: PositiveInt = 3
-    coupling: Literal["shared", "full"] = "shared"
-    scale_floor: Positive = 0.1  # smallest component sd; latents from encoders would shrink without it
-    copula: CopulaPrior = CopulaPrior()
-
-
-class SitePrior(Open):
-    """A prior: the name of a Pyro distribution and its arguments."""
-
-    dist: str
-
-
-class Priors(Section):
-    weights: SitePrior = SitePrior(dist="Dirichlet", concentration=1.0)  # type: ignore[call-arg]
-    locs: SitePrior = SitePrior(dist="Normal", loc=0.0, scale=2.0)  # type: ignore[call-arg]
-    scales: SitePrior = SitePrior(dist="LogNormal", loc=0.0, scale=1.0)  # type: ignore[call-arg]
-    copula: SitePrior | None = None  # None: the family's own default
-    copula_df: SitePrior | None = None  # degrees of freedom of the Student-t copula
-    copula_weights: SitePrior | None = None  # of a mixture of families
-
-
-class Guide(Section):
-    local: Literal["normal", "delta"] = "normal"
-    missing: Literal["conditional", "amortized", "marginal", "mean", "zero"] = "conditional"
-    globals: Literal["delta", "normal"] = "delta"
-    completions: PositiveInt | None = None  # draws of missing latents per joint component in training; None: as the task needs
-
-    @property
-    def scores_missing(self) -> bool:
-        """Whether missing latents are drawn from a density of their own, against which the model scores them."""
-        return self.missing in ("amortized", "marginal")
-
-
 class Alignment(Section):
     """A penalty between the guide's latents of observed modalities, beside the prior or in its place; an ablation."""
 
@@ -170,29 +125,6 @@ class Missingness(Open):
     mask: str | None = None  # a mechanism such as mar:0.5@labs,gases that hides modalities of training and validation rows
 
 
-class Fit(Section):
-    epochs: PositiveInt = 50
-    batch_size: PositiveInt = 64
-    lr: Positive = 1e-3
-    global_lr: Positive | None = None  # of the global sites; None: 10 lr, since latents of encoders move far while the prior must follow
-    schedule: Literal["constant", "cosine"] = "constant"
-    weight_decay: NotNegative = 0.0  # on matrices of encoders and fusion
-    l1: NotNegative = 0.0  # on the first layers of encoders that name one
-    clip: Positive = 10.0  # largest gradient norm
-    ema: Fraction = 0.0  # decay of the exponential average of the weights; 0: off
-    beta: Annotated[float, _NUMBER, Field(gt=0, le=1)] = 1e-3  # weight of the KL
-    auxiliary: NotNegative = 0.0  # weight of the outcome's likelihood from each observed modality alone; 0: no such heads
-    modality_dropout: Fraction = 0.0  # chance that an observed modality is hidden from a training row
-    restarts: PositiveInt = 3  # starts of the mixture that is fitted to the pilot latents
-    warmup: Annotated[int, _NUMBER, Field(ge=0)] = 0  # after that many epochs the mixture starts again, on the latents learned so far
-    patience: PositiveInt = 10
-    validation: Fraction = 0.2  # share of the training subjects that stop the fit where no row is `val`; 0: none, and all epochs run
-    settle: bool = False  # at the end the mixture moves to the greatest density of the latents as the encoders have left them
-    ensemble: Annotated[int, _NUMBER, Field(ge=1, le=100)] = 1  # fits with seeds seed, seed + 1 …, whose predictions are averaged
-    recalibration: str = "none"  # or temperature, isotonic: bends the probabilities after the fit, on the validation rows
-    seed: Annotated[int, _NUMBER, Field(ge=0, lt=2**32)] = 0  # the range that numpy and scikit-learn take
-
-
 class Config(Section):
     """Everything that a fit is told."""
 
@@ -202,6 +134,7 @@ class Config(Section):
     prior: MixturePrior = MixturePrior()
     priors: Priors = Priors()
     guide: Guide = Guide()
+    nuts: Nuts = Nuts()
     alignment: Alignment = Alignment()
     fusion: Fusion = Fusion()
     decoders: Decoders = Decoders()
@@ -227,9 +160,23 @@ class Config(Section):
     def _steps(self) -> "Config":
         update = self.prior.copula.update
         for key, found, without in (("prior.copula.update", update, "joint"), ("fit.settle", self.fit.settle, False)):
-            if found != without and self.guide.globals != "delta":
+            if found != without and self.guide.globals not in ("delta", "nuts"):
                 remedy = f"set guide.globals to delta, or {key} to {without}"
                 raise ValueError(f"{key}: {found} gives point estimates, guide.globals is {self.guide.globals}; {remedy}")
+        return self
+
+    @model_validator(mode="after")
+    def _chains(self) -> "Config":
+        if self.guide.globals != "nuts":
+            return self
+        needed = (
+            ("guide.missing", self.guide.missing, "conditional"),
+            ("prior.coupling", self.prior.coupling, "shared"),
+            ("missingness.model", self.missingness.model, "ignorable"),
+        )
+        for key, found, expected in needed:
+            if found != expected:
+                raise ValueError(f"guide.globals: nuts needs {key} {expected}, found {found}; set it, or guide.globals to normal")
         return self
 
     @model_validator(mode="after")
@@ -280,10 +227,12 @@ class Config(Section):
 
 def _refuse_unknown(model: type[BaseModel], raw: Any, where: str, prefix: str = "") -> None:
     """Refuse keys that no section knows, naming the nearest known one (also when it belongs to another section)."""
-    if not isinstance(raw, dict) or model.model_config.get("extra") == "allow":
+    if not isinstance(raw, dict) or (model.model_config.get("extra") == "allow" and model is not Priors):
         return
     for key, value in raw.items():
         field = model.model_fields.get(str(key))
+        if field is None and model is Priors and str(key).startswith("copula_"):
+            continue  # a site of a mixture of families, which the model checks
         if field is None:
             full = f"{prefix}{one_line(key, 60)}"
             close = difflib.get_close_matches(str(key), [p.rsplit(".", 1)[-1] for p in _paths(Config)], n=1, cutoff=0.8)

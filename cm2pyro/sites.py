@@ -8,6 +8,9 @@ LOCS = "locs"  # (M, K, D)
 SCALES = "scales"  # (M, K, D)
 COPULA = "copula"  # the copula family's own parameter; further parameters have sites of their own, see `copula`
 
+HEAD = "head"  # (outputs, width), weights of the outcome's linear head, where they have a prior
+HEAD_BIAS = "head_bias"  # (outputs,)
+
 OUTCOME = "outcome"
 
 

@@ -198,7 +198,7 @@ def test_unknown_keys_of_open_sections_are_refused_by_what_they_name(tmp_path: P
         ("fusion: {kind: mlp, data: !!binary aGk=}", ["fusion.data", "bytes"]),
         ("fusion: {kind: mlp, data: !!set {a}}", ["fusion.data", "set"]),
         ("fusion: {kind: mlp, 1: 2}", ["fusion"]),
-        ("guide: {globals: flow}", ["guide.globals", "found 'flow'"]),
+        ("guide: {globals: spline}", ["guide.globals", "found 'spline'"]),
     ],
 )
 def test_wrong_values_name_key_finding_and_expectation(tmp_path: Path, text: str, says: list[str]) -> None:

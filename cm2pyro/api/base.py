@@ -20,7 +20,7 @@ from cm2pyro.errors import CheckpointError, DataError
 from cm2pyro.inference.predict import predict
 from cm2pyro.inference.program import Program
 from cm2pyro.inference.recalibration import Recalibration, Recalibrator, check_recalibration, check_rows
-from cm2pyro.models import check_model
+from cm2pyro.models import Given, check_model
 
 Source: TypeAlias = str | Path | pd.DataFrame
 Say = Callable[[str], None]
@@ -33,10 +33,11 @@ def silent(line: str) -> None:
 class Base:
     """Config, what was learned from the training data, and the fitted programs. See `CM2`."""
 
-    def __init__(self, config: Config, say: Say = silent, encoders: Modules | None = None) -> None:
+    def __init__(self, config: Config, say: Say = silent, encoders: Modules | None = None, priors: Given | None = None) -> None:
         self.encoders = dict(encoders or {})
+        self.priors = dict(priors or {})
         views = check_encoders(config, self.encoders)
-        check_model(config)
+        check_model(config, self.priors)
         check_recalibration(config.fit.recalibration, config.task.type)
         if config.missingness.mask is not None:
             Mechanism.parse(config.missingness.mask, tuple(config.modalities), "missingness.mask")
@@ -57,6 +58,7 @@ class Base:
         say: Say = silent,
         overrides: tuple[str, ...] = (),
         encoders: Modules | None = None,
+        priors: Given | None = None,
     ) -> Self:
         """From a YAML file, a dict or a Config. Raises ConfigError, one line.
 
@@ -64,6 +66,8 @@ class Base:
             overrides: `a.b=c`, as with --set. encoders: modality -> any module that maps the first view of its kind (for
                 a time series (n, T, 2V), see `TimeSeries`; for tables and vectors (n, F)) to features (n, width). It takes
                 the place of the config's encoder, and `load` needs it again.
+            priors: site -> a Pyro distribution, or a callable from the site's shape to one, in place of the config's; see
+                `site_priors` for sites, shapes and supports. `load` needs them again.
         """
         if isinstance(config, dict):
             raw = copy.deepcopy(config)
@@ -72,7 +76,7 @@ class Base:
             config = Config.from_dict(raw)
         elif not isinstance(config, Config):
             config = Config.from_file(config, overrides)
-        return cls(config, say, encoders)
+        return cls(config, say, encoders, priors)
 
     @property
     def programs(self) -> list[Program]:

@@ -6,6 +6,7 @@ from typing import Any, Self
 
 import numpy as np
 import torch
+from tqdm import tqdm
 
 from cm2pyro.api.base import Base, Say, Source, silent
 from cm2pyro.config import Config
@@ -20,9 +21,12 @@ from cm2pyro.inference import checkpoint, run
 from cm2pyro.inference.device import pick_device
 from cm2pyro.inference.ensemble import member_configs, member_folder
 from cm2pyro.inference.fit import Report, Trainer
+from cm2pyro.inference.frozen import frozen_potential
+from cm2pyro.inference.mcmc import sample_chains
 from cm2pyro.inference.monitor import pairwise_tau
 from cm2pyro.inference.program import Program
 from cm2pyro.inference.recalibration import NONE, Recalibration, check_rows
+from cm2pyro.models import Given
 
 
 class Fitted(Base):
@@ -109,6 +113,8 @@ class Fitted(Base):
             trainer.run(report)
             if i == 0:
                 self.history = trainer.records
+            if config.guide.globals == "nuts":
+                self._sample(self._programs[i], config, train_set, place)
         if self.config.prior.copula.update == "ifm":
             found = ", ".join(f"{pair} {tau:.3f}" for pair, tau in pairwise_tau(self.mixture(), self.names).items())
             self.say(f"second step: Kendall's tau {found}")
@@ -117,6 +123,22 @@ class Fitted(Base):
             self._recalibrate(val_set, self.config.fit.recalibration)
         if folder is not None:
             self._write_results(folder)
+
+    def _sample(self, program: Program, config: Config, train: Dataset, folder: Path | None) -> None:
+        """Draw the global sites by NUTS, the encoders as they are."""
+        nuts, potential = config.nuts, frozen_potential(program, train, config.fit.seed)
+        total = nuts.chains * (nuts.warmup + nuts.draws)
+        with tqdm(total=total, unit="iteration", desc="NUTS", leave=False, disable=None) as bar:  # none where there is no terminal
+            made = sample_chains(
+                potential, program.values(), nuts.chains, nuts.warmup, nuts.draws, config.fit.seed, lambda *_: bar.update()
+            )
+        program.chains = made
+        self.say(f"NUTS: {nuts.chains} chains of {nuts.draws} draws of {potential.size} numbers, encoders held")
+        divergent = sum(made.divergences)
+        if divergent:
+            self.say(f"warning: {divergent} of {made.draws} transitions of NUTS diverged; try more warm-up, or tighter priors")
+        if folder is not None:
+            checkpoint.write_chains(folder, made)
 
     def _write_results(self, folder: Path) -> None:
         if self.reference is not None:
@@ -139,10 +161,10 @@ class Fitted(Base):
         torch.manual_seed(config.fit.seed)
         shapes = {name: kind.shapes() for name, kind in self.preparation.kinds.items()}
         with device:  # priors are made where the fit runs
-            return Program(config, shapes, len(self.classes), encoders, restored).to(device)
+            return Program(config, shapes, len(self.classes), encoders, restored, self.priors).to(device)
 
     def _state(self) -> dict[str, Any]:
-        return self.preparation.state() | {"encoders": sorted(self.encoders)}
+        return self.preparation.state() | {"encoders": sorted(self.encoders), "priors": sorted(self.priors)}
 
     def _split(self, manifest: Manifest, resumed: Path | None) -> tuple[list[int], list[int]]:
         held = None if resumed is None else set(run.read_json(resumed / run.HOLDOUT).get("subjects", []))
@@ -184,15 +206,20 @@ class Fitted(Base):
             for i, program in enumerate(programs):
                 header = {"epoch": len(self.history), "architectures": program.architectures()}
                 checkpoint.write(checkpoint.best(member_folder(folder, i)), program.state_dict(), header)
+                if program.chains is not None:
+                    checkpoint.write_chains(member_folder(folder, i), program.chains)
             run.write_history(folder, self.history)
             self._write_results(folder)
 
     @classmethod
-    def load(cls, path: str | Path, device: str = "cpu", say: Say = silent, encoders: Modules | None = None) -> Self:
+    def load(
+        cls, path: str | Path, device: str = "cpu", say: Say = silent, encoders: Modules | None = None, priors: Given | None = None
+    ) -> Self:
         """Read a run folder. Raises CheckpointError if it is none or incomplete.
 
         Args:
             encoders: the modules that the fit was given from Python, if any; their weights come from the run.
+            priors: those that it was given from Python, if any.
         """
         folder = Path(path)
         config, state = run.read_config(folder), run.read_json(folder / run.PREPROCESSING)
@@ -201,8 +228,11 @@ class Fitted(Base):
             raise CheckpointError(
                 f"{folder}: modality {absent[0]} was fitted with a module given from Python; pass encoders={{'{absent[0]}': module}}"
             )
+        absent = sorted(set(state.get("priors", [])) - set(priors or {}))
+        if absent:
+            raise CheckpointError(f"{folder}: site {absent[0]} had a prior given from Python; pass priors={{'{absent[0]}': distribution}}")
         try:
-            loaded = cls(config, say, encoders)
+            loaded = cls(config, say, encoders, priors)
         except ConfigError as error:
             raise CheckpointError(f"{folder / run.CONFIG}: {error}") from error
         loaded.preparation.load(state)
@@ -217,6 +247,9 @@ class Fitted(Base):
                 member, copy.deepcopy(loaded.encoders) if i else loaded.encoders, chosen, header.get("architectures", {})
             )
             checkpoint.load_module(program, tensors, path)
+            program.chains = checkpoint.read_chains(member_folder(folder, i))
+            if program.chains is None and config.guide.globals == "nuts":
+                say(f"{folder}: holds no draws of the global sites, the fit was cut; points are used; fit --resume goes on")
             program.apart = bool(header.get("apart", False))  # a fit that was cut before its second step
             loaded._programs.append(program.eval())
         loaded.history = run.read_history(folder)

@@ -39,18 +39,18 @@ class Shift:
 
     def __call__(self, program: Program, z: Tensor, observed: Tensor) -> Tensor:
         """z (S, B, M, D) draws of all latents, observed (B, M) -> the shifted draws."""
-        mixture = program.mixture()
+        mixture, head = program.mixture(), program.head()
         weights = torch.stack([mixture.marginal_log_weights(m).exp() for m in range(z.shape[2])])
         sd = (weights[..., None] * mixture.scales**2).sum(1).sqrt()  # (M, D)
         # cuDNN has no backward pass for recurrent layers in evaluation mode.
         with torch.enable_grad(), torch.backends.cudnn.flags(enabled=False):
             point = z.detach().requires_grad_()
-            before = program.model.outputs(point)[..., 0]
+            before = program.model.outputs(point, head)[..., 0]
             (gradient,) = torch.autograd.grad(before.sum(), point)
         uphill = torch.nn.functional.normalize(sd * gradient, dim=-1)
         moved = torch.where(observed[..., None], z, z + self.delta * sd * uphill)
         incomplete = ~observed.all(1)
-        change = (program.model.outputs(moved)[..., 0] - before.detach())[:, incomplete]
+        change = (program.model.outputs(moved, head)[..., 0] - before.detach())[:, incomplete]
         self._sum += float(change.detach().double().sum())
         self._count += change.numel()
         return moved

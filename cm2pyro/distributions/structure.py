@@ -67,3 +67,25 @@ class MixtureStructure:
             copula = IndependenceCopula(self.modalities, locs)
             return ApartMixture(log_weights, assignment, locs, scales, copula, validate_args=False)
         return CopulaMixture(log_weights, assignment, locs, scales, self.copula.build(values, locs), validate_args=False)
+
+    def ordered(self, values: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The same mixture with its components in the order of their locations, so that draws of it can be compared.
+
+        shared: by the first modality's first dimension; full: each modality by its own first dimension.
+
+        Args:
+            values: of the sites; weights (..., T), locs and scales (..., M, K, D), other sites as they are.
+        """
+        locs = values[sites.LOCS]
+        K = self.components
+        if self.coupling == "full":
+            order = locs[..., 0].argsort(-1)  # (..., M, K)
+            column = self.assignment.mT.to(locs.device).expand(*order.shape[:-1], -1)  # (..., M, T): the new component of each modality
+            power = K ** torch.arange(self.modalities - 1, -1, -1, device=locs.device)
+            joint = (order.gather(-1, column) * power[:, None]).sum(-2)  # which joint component that was
+        else:
+            joint = locs[..., 0, :, 0].argsort(-1)  # (..., T = K)
+            order = joint[..., None, :].expand(*locs.shape[:-1])
+        index = order[..., None].expand(locs.shape)
+        moved = {name: values[name].gather(-2, index) for name in (sites.LOCS, sites.SCALES)}
+        return values | moved | {sites.WEIGHTS: values[sites.WEIGHTS].gather(-1, joint)}

@@ -22,16 +22,18 @@ def make_guide(
     build: Callable[[dict[str, Tensor]], CopulaMixture],
     modules: Modules,
     restored: Restored | None = None,
+    sample_head: Callable[[], dict[str, Tensor]] | None = None,
 ) -> Guide:
     """The guide of a config.
 
     Args:
         shapes: modality -> view -> shape of one row. sample_globals: the model's global sites. build: values -> mixture.
-        modules: encoders given from Python. restored: as for `make_encoder`.
+        modules: encoders given from Python. restored: as for `make_encoder`. sample_head: the sites of the outcome's head, if any.
     """
     locals_ = {
         name: LocalGuide(make_encoder(config, name, shapes[name], modules, restored), config.latent.dim, config.guide.local == "delta")
         for name in config.modalities
     }
-    globals_ = GLOBAL_GUIDES.get(config.guide.globals, "guide.globals")(sample_globals)
-    return Guide(locals_, globals_, build, config.latent.dim, config.guide.missing, config.fit.beta)
+    make = GLOBAL_GUIDES.get(config.guide.globals, "guide.globals")
+    head = None if sample_head is None else make(sample_head, "head")
+    return Guide(locals_, make(sample_globals, "globals"), build, config.latent.dim, config.guide.missing, config.fit.beta, head)

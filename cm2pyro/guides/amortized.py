@@ -22,6 +22,7 @@ class Guide(nn.Module):
     """The guide's story.
 
         weights, locs, scales, copula ~ q(globals)                     (scaled by beta)
+        head, head_bias ~ q(head)                                      if they are sites
         for i in plate("data", N, subsample=batch):
             z_im ~ Normal(loc_m(x_im), scale_m(x_im))      observed       (or a point; scaled by beta)
             z_im ~ treatment(z_i,observed)                 missing        by default p(z_missing | z_observed) of the model,
@@ -34,6 +35,7 @@ class Guide(nn.Module):
     Args:
         locals_: modality -> its local guide. globals_: guide of the global sites. build: values -> mixture.
         missing: name of the treatment of missing modalities. beta: weight of the latents' and global terms.
+        head: guide of the outcome head's sites, if it has any.
     """
 
     def __init__(
@@ -44,6 +46,7 @@ class Guide(nn.Module):
         dim: int,
         missing: str,
         beta: float,
+        head: GlobalGuide | None = None,
     ) -> None:
         super().__init__()
         self.names = tuple(locals_)
@@ -51,6 +54,7 @@ class Guide(nn.Module):
         self.locals = nn.ModuleDict({f"of_{name}": local for name, local in locals_.items()})
         self._locals = dict(locals_)  # the same modules, with their type
         self.globals = globals_
+        self.head = head
         self.build = build
         self.dim = dim
         self.missing = missing
@@ -102,6 +106,8 @@ class Guide(nn.Module):
         """Run the program on a minibatch; `completions` as in the model."""
         with poutine.scale(scale=self.beta):
             mixture = self.build(self.globals())
+        if self.head is not None:
+            self.head()
         loc, scale = self.represented = self.represent(batch)
         z = self.draw_observed(loc, scale, torch.randn_like(loc))
         log_q = self.log_q(z, loc, scale, batch.observed)

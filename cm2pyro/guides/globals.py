@@ -1,14 +1,22 @@
-"""Guides of the global sites."""
+"""Guides of the global sites. A new guide is one class and one line here."""
 
 from collections.abc import Callable, Iterable
 from typing import ClassVar
 
 import torch
-from pyro.infer.autoguide import AutoDelta, AutoNormal
+from pyro.distributions import Normal, TransformedDistribution
+from pyro.distributions.transforms import AffineAutoregressive
+from pyro.infer.autoguide import AutoContinuous, AutoDelta, AutoLowRankMultivariateNormal, AutoNormal
+from pyro.nn import AutoRegressiveNN
 from torch import Tensor, nn
-from torch.distributions import biject_to
+from torch.distributions import AffineTransform, biject_to
 
 from cm2pyro.registry import Registry
+
+_WIDTH = 0.02  # initial sd of an unconstrained value: a fit begins at its start
+_LAYERS = 2  # of a flow
+
+Sampler = Callable[[], dict[str, Tensor]]
 
 
 class GlobalGuide(nn.Module):
@@ -38,7 +46,7 @@ class PointGuide(GlobalGuide):
 
     random: ClassVar[bool] = False
 
-    def __init__(self, sample_globals: Callable[[], dict[str, Tensor]]) -> None:
+    def __init__(self, sample_globals: Sampler, name: str = "globals") -> None:
         super().__init__()
         self.auto = AutoDelta(sample_globals)
         self.auto()  # creates the parameters
@@ -65,9 +73,9 @@ class NormalGuide(GlobalGuide):
 
     random: ClassVar[bool] = True
 
-    def __init__(self, sample_globals: Callable[[], dict[str, Tensor]]) -> None:
+    def __init__(self, sample_globals: Sampler, name: str = "globals") -> None:
         super().__init__()
-        self.auto = AutoNormal(sample_globals, init_scale=0.02)
+        self.auto = AutoNormal(sample_globals, init_scale=_WIDTH)
         self.auto()
 
     def forward(self) -> dict[str, Tensor]:
@@ -83,6 +91,94 @@ class NormalGuide(GlobalGuide):
         return self.auto.median()
 
 
+class JointGuide(GlobalGuide):
+    """One distribution over all unconstrained values, laid end to end."""
+
+    random: ClassVar[bool] = True
+    auto: AutoContinuous
+
+    def __init__(self, auto: AutoContinuous, name: str) -> None:
+        super().__init__()
+        # Names Pyro's auxiliary site: there may be two such guides in a trace.
+        auto._pyro_name = f"{type(self).__name__}_{name}"
+        self.auto = auto
+        self.auto()
+
+    def forward(self) -> dict[str, Tensor]:
+        return self.auto()
+
+    def start(self, values: dict[str, Tensor]) -> None:
+        with torch.no_grad():
+            parts = dict(zip(self.auto._unconstrained_shapes, self.loc.split(self._sizes()), strict=True))
+            for name, value in values.items():
+                support = self.auto.prototype_trace.nodes[name]["fn"].support
+                parts[name].copy_(biject_to(support).inv(value).reshape(-1))
+
+    def _sizes(self) -> list[int]:
+        return [shape.numel() for shape in self.auto._unconstrained_shapes.values()]
+
+    @property
+    def loc(self) -> nn.Parameter:
+        """(P,) location of the unconstrained values."""
+        loc: nn.Parameter = self.auto.loc
+        return loc
+
+
+class LowRankGuide(JointGuide):
+    """A normal on the unconstrained values, its covariance diagonal plus of rank √P (AutoLowRankMultivariateNormal)."""
+
+    def __init__(self, sample_globals: Sampler, name: str = "globals") -> None:
+        super().__init__(AutoLowRankMultivariateNormal(sample_globals, init_scale=_WIDTH), name)
+
+    def median(self) -> dict[str, Tensor]:
+        return self.auto.median()
+
+
+class FlowGuide(JointGuide):
+    """Two affine autoregressive layers (Kingma et al. 2016, arXiv 1606.04934) and a location and scale on the unconstrained values."""
+
+    def __init__(self, sample_globals: Sampler, name: str = "globals") -> None:
+        super().__init__(_AutoFlow(sample_globals), name)
+
+    def median(self) -> dict[str, Tensor]:
+        """The image of the base's centre: a point well inside, not the median of any coordinate."""
+        auto = self.auto
+        x = torch.zeros_like(self.loc)
+        for transform in auto.transforms():
+            x = transform(x)
+        return {site["name"]: biject_to(site["fn"].support)(value) for site, value in auto._unpack_latent(x)}
+
+
+class _AutoFlow(AutoContinuous):
+    """See `FlowGuide`."""
+
+    def _setup_prototype(self) -> None:
+        super()._setup_prototype()
+        P = self.latent_dim
+        self.loc = nn.Parameter(self._init_loc())
+        self.log_scale = nn.Parameter(torch.full_like(self.loc, _WIDTH).log())
+        hidden = [max(2 * P, 8)]
+        self.layers = nn.ModuleList()
+        for i in range(_LAYERS if P > 1 else 0):
+            order = torch.arange(P) if i % 2 == 0 else torch.arange(P).flip(0)
+            net = AutoRegressiveNN(P, hidden, permutation=order)  # type: ignore[arg-type]
+            for parameter in list(net.layers[-1].parameters()):
+                nn.init.zeros_(parameter)  # begins as the identity
+            self.layers.append(AffineAutoregressive(net))
+        self.to(self.loc.device)
+
+    def transforms(self) -> list[torch.distributions.Transform]:
+        """From the base to the unconstrained values."""
+        return [*self.layers, AffineTransform(self.loc, self.log_scale.exp(), event_dim=1)]
+
+    def get_posterior(self) -> TransformedDistribution:
+        base = Normal(torch.zeros_like(self.loc), torch.ones_like(self.loc)).to_event(1)
+        return TransformedDistribution(base, self.transforms())
+
+
 GLOBAL_GUIDES: Registry[type[GlobalGuide]] = Registry("guide of the global sites")
 GLOBAL_GUIDES.register("delta", PointGuide)
 GLOBAL_GUIDES.register("normal", NormalGuide)
+GLOBAL_GUIDES.register("lowrank", LowRankGuide)
+GLOBAL_GUIDES.register("flow", FlowGuide)
+GLOBAL_GUIDES.register("nuts", PointGuide)  # while encoders learn; the draws that take its place are the program's

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from cm2pyro.errors import CheckpointError
 from cm2pyro.files import atomic
+from cm2pyro.inference.mcmc import Chains
 
 FORMAT = 1
 
@@ -43,6 +44,11 @@ def last(folder: Path) -> Path:
     return folder / "checkpoints" / "last.safetensors"
 
 
+def chains(folder: Path) -> Path:
+    """Draws of the global sites by NUTS."""
+    return folder / "checkpoints" / "chains.safetensors"
+
+
 def write(path: Path, tensors: dict[str, Tensor], header: dict[str, Any]) -> None:
     """Write tensors and a JSON header, atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)  # of a member of an ensemble
@@ -68,6 +74,20 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             f"{path}: checkpoint format {header.get('format')}, expected {FORMAT}; use the version that wrote it or fit again"
         )
     return tensors, header
+
+
+def write_chains(folder: Path, drawn: Chains) -> None:
+    """Write draws of the global sites."""
+    write(chains(folder), drawn.values, {"divergences": drawn.divergences, "warmup": drawn.warmup})
+
+
+def read_chains(folder: Path) -> Chains | None:
+    """Draws of the global sites, None where there are none. Raises CheckpointError."""
+    path = chains(folder)
+    if not path.is_file():
+        return None
+    tensors, header = read(path)
+    return Chains(tensors, [int(n) for n in header.get("divergences", [])], int(header.get("warmup", 0)))
 
 
 def load_module(module: nn.Module, tensors: dict[str, Tensor], where: Path) -> None:

@@ -11,6 +11,7 @@ from cm2pyro.data.dataset import Batch, Dataset
 from cm2pyro.distributions.mixture import CopulaMixture
 from cm2pyro.guides.imputation import Noise
 from cm2pyro.inference.program import Program
+from cm2pyro.models import Head, as_head
 
 Alteration = Callable[[Program, Tensor, Tensor], Tensor]  # z (S, B, M, D) of all latents, observed (B, M) -> other draws like z
 
@@ -22,7 +23,8 @@ class Member:
     """Draws of one fit for a batch.
 
     Attributes:
-        program: the fit. mixtures: its prior, at one or several draws of the global sites.
+        program: the fit. mixtures: its prior, at one or several draws of the global sites. head: the outcome's head at the
+            same draws, one for each of S, where it is a site.
         represented: loc and scale of the observed latents, (B, M, D) each. z: (S, B, M, D).
         parameters: (S, B, P), see `Likelihood.predictive`. log_weights: (S, B), summing to 1 over S; None: equal.
     """
@@ -33,6 +35,7 @@ class Member:
     z: Tensor
     parameters: Tensor
     log_weights: Tensor | None
+    head: Head | None = None
 
 
 @dataclass(frozen=True)
@@ -68,14 +71,38 @@ def shared_noise(draws: int, modalities: int, dim: int, seed: int, device: torch
     return uniform.to(device), torch.randn(draws, 2, modalities, dim, generator=generator).to(device)
 
 
-def mixtures_of(program: Program, draws: int, seed: int) -> list[CopulaMixture]:
-    """The prior over the latents: at the point estimate of the global sites, or at draws of them where they have a posterior."""
-    if not program.guide.globals.random:
-        return [program.mixture()]
-    device = next(program.parameters()).device
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(seed)
-        return [program.draw_mixture() for _ in range(min(draws, _GLOBAL_DRAWS))]
+@dataclass(frozen=True)
+class Globals:
+    """Global sites at one or several draws of their posterior, or at their point estimate.
+
+    Attributes:
+        mixtures: the prior over the latents at each. heads: the outcome's head at each, where it is a site, else empty.
+    """
+
+    mixtures: list[CopulaMixture]
+    heads: list[Head]
+
+    def head(self, draws: int) -> Head | None:
+        """The head of each of that many draws of the latents, (S, outputs, width) and (S, outputs)."""
+        if not self.heads:
+            return None
+        sizes = torch.tensor([some.stop - some.start for some in groups_of(draws, self.heads)])
+        weight, bias = (torch.stack(part) for part in zip(*self.heads, strict=True))
+        sizes = sizes.to(weight.device)
+        return weight.repeat_interleave(sizes, 0), bias.repeat_interleave(sizes, 0)
+
+
+def globals_of(program: Program, draws: int, seed: int) -> Globals:
+    """The global sites of a fit, for that many draws of the latents."""
+    if not program.random:
+        values = [program.values()]
+    else:
+        device = next(program.parameters()).device
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            torch.manual_seed(seed)
+            values = program.draw_globals(min(draws, _GLOBAL_DRAWS))
+    heads = [as_head(value) for value in values]
+    return Globals([program.build(value) for value in values], [head for head in heads if head is not None])
 
 
 def posterior_draws(
@@ -89,35 +116,37 @@ def posterior_draws(
     training = [program.training for program in programs]
     for program in programs:
         program.eval()
-    mixtures = [mixtures_of(program, draws, seed) for program in programs]
+    globals_ = [globals_of(program, draws, seed) for program in programs]
     uniform, normal = shared_noise(draws, len(dataset.names), programs[0].structure.dim, seed, device)
     try:
         with torch.no_grad():
             for batch in dataset.batches(batch_size):
                 batch = batch.to(device)
-                yield Draws(batch, [_member(*each, batch, (uniform, normal), alter) for each in zip(programs, mixtures, strict=True)])
+                yield Draws(batch, [_member(*each, batch, (uniform, normal), alter) for each in zip(programs, globals_, strict=True)])
     finally:
         for program, mode in zip(programs, training, strict=True):
             program.train(mode)
 
 
-def groups_of(draws: int, mixtures: Sequence[CopulaMixture]) -> list[slice]:
-    """Which of a member's draws belong to which of its mixtures."""
-    ends = [len(part) for part in torch.arange(draws).tensor_split(len(mixtures))]
+def groups_of(draws: int, values: Sequence[object]) -> list[slice]:
+    """Which of a member's draws of the latents belong to which draw of its global sites, of which there are as many as `values`."""
+    ends = [len(part) for part in torch.arange(draws).tensor_split(len(values))]
     starts = [sum(ends[:i]) for i in range(len(ends))]
     return [slice(start, start + length) for start, length in zip(starts, ends, strict=True)]
 
 
-def _member(program: Program, mixtures: list[CopulaMixture], batch: Batch, noise: Noise, alter: Alteration | None) -> Member:
+def _member(program: Program, globals_: Globals, batch: Batch, noise: Noise, alter: Alteration | None) -> Member:
     represented = program.guide.represent(batch)  # once, whatever the number of mixtures: encoders are what costs
+    mixtures = globals_.mixtures
     z = torch.cat(
         [
             program.guide.draw(batch, mixture, (noise[0][group], noise[1][group]), represented)
             for mixture, group in zip(mixtures, groups_of(len(noise[0]), mixtures), strict=True)
         ]
     )
-    outputs, log_weights = program.model.predictive(z, batch.observed)
+    head = globals_.head(len(z))
+    outputs, log_weights = program.model.predictive(z, batch.observed, head)
     if alter is not None:
         z = alter(program, z, batch.observed)
-        outputs, _ = program.model.predictive(z, batch.observed)  # weights stay those of the draws as they came
-    return Member(program, mixtures, represented, z, program.model.likelihood.predictive(outputs), log_weights)
+        outputs, _ = program.model.predictive(z, batch.observed, head)  # weights stay those of the draws as they came
+    return Member(program, mixtures, represented, z, program.model.likelihood.predictive(outputs), log_weights, head)

@@ -118,7 +118,7 @@ class Trainer:
             self._second_step({sites.WEIGHTS, *self.held})
         settles = self.config.fit.settle and not self.standard
         if settles:
-            self._second_step(set(self.program.values()))
+            self._second_step(set(self.program.model.priors))
         if two_steps or settles:
             self.best = {name: tensor.detach().clone() for name, tensor in self.program.state_dict().items()}
         if given or two_steps or settles:

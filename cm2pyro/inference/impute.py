@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cm2pyro.data.dataset import Dataset
-from cm2pyro.inference.draws import groups_of, mixtures_of
+from cm2pyro.inference.draws import globals_of, groups_of
 from cm2pyro.inference.program import Program
+from cm2pyro.models import Head
 
 _PROPOSALS = 20  # to each draw that is kept
 
@@ -30,7 +31,7 @@ def impute(programs: Sequence[Program], dataset: Dataset, draws: int, seed: int,
     selected = programs[0].model.missingness is not None
     proposals = _PROPOSALS * draws if selected else draws
     like = next(programs[0].parameters())
-    mixtures = [mixtures_of(program, draws, seed) for program in programs]
+    globals_ = [globals_of(program, draws, seed) for program in programs]
     shape = (len(programs) * proposals, len(dataset.names), programs[0].structure.dim)
     parts = [torch.zeros(len(programs) * draws, 0, *shape[1:])]
     training = [program.training for program in programs]
@@ -45,11 +46,13 @@ def impute(programs: Sequence[Program], dataset: Dataset, draws: int, seed: int,
             for e, program in enumerate(programs):
                 represented = program.guide.represent(batch)
                 z = program.guide.draw_observed(*represented, seen[e])
-                kept = groups_of(draws, mixtures[e])
-                for mixture, some, left in zip(mixtures[e], groups_of(proposals, mixtures[e]), kept, strict=True):
+                mixtures = globals_[e].mixtures
+                heads: list[Head | None] = [*globals_[e].heads] or [None] * len(mixtures)
+                groups = zip(mixtures, heads, groups_of(proposals, mixtures), groups_of(draws, mixtures), strict=True)
+                for mixture, head, some, left in groups:
                     noise = uniform[e][some], missing[e][some]
                     filled = program.guide.complete(z[some], batch.observed, mixture, noise, represented)
-                    log_weights = program.model.log_selection(filled, batch.observed)
+                    log_weights = program.model.log_selection(filled, batch.observed, head)
                     if log_weights is not None:
                         filled = _resampled(filled, log_weights, left.stop - left.start, start[e][some][0])
                     drawn.append(filled)

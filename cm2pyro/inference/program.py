@@ -14,7 +14,8 @@ from cm2pyro.data.dataset import Batch
 from cm2pyro.distributions.mixture import CopulaMixture
 from cm2pyro.encoders import Modules, Restored
 from cm2pyro.guides import ALIGNMENTS, Guide, make_guide, penalty
-from cm2pyro.models import Model, make_model, make_structure
+from cm2pyro.inference.mcmc import Chains
+from cm2pyro.models import Given, Head, Model, as_head, make_model, make_structure
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,10 @@ class Program(nn.Module):
     Args:
         shapes: modality -> view -> shape of one row. classes: of the task. modules: encoders given from Python.
         restored: as for `make_encoder`, when the weights will be read from a checkpoint.
+        priors: site -> prior given from Python, see `site_priors`.
+
+    Attributes:
+        chains: draws of the global sites, once they have been sampled (`guide.globals: nuts`); they take the guide's place.
     """
 
     elbo: nn.Module
@@ -77,15 +82,18 @@ class Program(nn.Module):
         classes: int,
         modules: Modules | None = None,
         restored: Restored | None = None,
+        priors: Given | None = None,
     ) -> None:
         super().__init__()
         self.config = config
+        self.chains: Chains | None = None
         self.structure = make_structure(config)
         self.apart = False  # during the first step of inference for margins: the copula is left out
         # Parameters live in the modules, not in Pyro's global store: two fits in one process do not meet.
         with pyro.settings.context(module_local_params=True):
-            self.model: Model = make_model(config, classes, self._build, shapes)
-            self.guide: Guide = make_guide(config, shapes, self.model.sample_globals, self._build, modules or {}, restored)
+            self.model: Model = make_model(config, classes, self._build, shapes, priors)
+            head = self.model.sample_head if self.model.priors_of_head else None
+            self.guide: Guide = make_guide(config, shapes, self.model.sample_globals, self._build, modules or {}, restored, head)
             self.trace_elbo = RecordedELBO()
             # Not registered as a submodule: it holds the same parameters, and a checkpoint would store them twice.
             object.__setattr__(self, "elbo", self.trace_elbo(self.model, self.guide))
@@ -122,18 +130,45 @@ class Program(nn.Module):
 
     def mixture(self) -> CopulaMixture:
         """The copula mixture at the point estimate (or median) of the global sites."""
-        with pyro.settings.context(module_local_params=True), torch.no_grad():
-            return self._build(self.guide.globals.median())
+        return self.build(self.values())
 
-    def draw_mixture(self) -> CopulaMixture:
-        """The copula mixture at one draw of the global sites."""
+    @property
+    def random(self) -> bool:
+        """Whether the global sites have a posterior, or only a point estimate."""
+        return self.chains is not None or self.guide.globals.random
+
+    def head(self) -> Head | None:
+        """The outcome's head at its point estimate (or median), where it is a site."""
+        return as_head(self.values())
+
+    def draw_globals(self, draws: int) -> list[dict[str, Tensor]]:
+        """Values of the global sites from their posterior, one dict a draw; of chains those that lie evenly in them.
+
+        Where there are chains, at most as many as they hold.
+        """
+        if self.chains is not None:
+            flat = {name: value.flatten(0, 1) for name, value in self.chains.values.items()}
+            rows = torch.linspace(0, self.chains.draws - 1, min(draws, self.chains.draws)).round().long().tolist()
+            like = next(self.parameters())
+            return [{name: value[row].to(like) for name, value in flat.items()} for row in rows]
         with pyro.settings.context(module_local_params=True), torch.no_grad():
-            return self._build(self.guide.globals())
+            return [self._draw() for _ in range(draws)]
+
+    def _draw(self) -> dict[str, Tensor]:
+        found = dict(self.guide.globals())
+        return found if self.guide.head is None else found | self.guide.head()
+
+    def build(self, values: dict[str, Tensor]) -> CopulaMixture:
+        """The copula mixture for values of the global sites."""
+        with torch.no_grad():
+            return self._build(values)
 
     def values(self) -> dict[str, Tensor]:
-        """Point estimates (or medians) of the global sites."""
+        """Point estimates (or medians) of the global sites by the guide, those of the outcome's head included."""
         with pyro.settings.context(module_local_params=True), torch.no_grad():
-            return {name: value.detach() for name, value in self.guide.globals.median().items()}
+            found = dict(self.guide.globals.median())
+            found |= {} if self.guide.head is None else self.guide.head.median()
+            return {name: value.detach() for name, value in found.items()}
 
     def start(self, values: dict[str, Tensor]) -> None:
         """Begin the global sites at these values; those left out stay where they are."""
@@ -147,7 +182,9 @@ class Program(nn.Module):
 
     def regularised(self) -> list[nn.Parameter]:
         """Matrices of encoders, networks and heads, to which weight decay applies; never global sites or biases."""
-        modules: list[nn.Module] = [self.guide.locals, self.guide.treat, self.model.fusion, self.model.head, self.model.decoders]
+        modules: list[nn.Module] = [self.guide.locals, self.guide.treat, self.model.fusion, self.model.decoders]
+        if self.model.head is not None:
+            modules.append(self.model.head)
         if self.model.auxiliary is not None:
             modules.append(self.model.auxiliary.heads)
         return [p for module in modules for p in module.parameters() if p.dim() > 1]

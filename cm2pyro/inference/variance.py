@@ -146,7 +146,7 @@ def _again(member: Member, observed: Tensor, noise: Noise, m: int | None = None)
     filled = [
         guide.complete(z[some], observed, mixture, (noise[0][some], noise[1][some]), member.represented, known) for mixture, some in groups
     ]
-    outputs, _ = model.predictive(torch.cat(filled), observed)
+    outputs, _ = model.predictive(torch.cat(filled), observed, member.head)
     return model.likelihood.predictive(outputs)
 
 

@@ -10,12 +10,24 @@ from cm2pyro.distributions.structure import MixtureStructure
 from cm2pyro.models.auxiliary import AuxiliaryHeads
 from cm2pyro.models.decoders import DECODERS, check_decoders, make_decoders
 from cm2pyro.models.fusion import FUSIONS
-from cm2pyro.models.generative import Model
+from cm2pyro.models.generative import Head, Model, as_head
 from cm2pyro.models.likelihoods import LIKELIHOODS
-from cm2pyro.models.priors import site_priors
+from cm2pyro.models.priors import Given, head_priors, site_priors
 from cm2pyro.models.selection import MISSINGNESS, missingness_options
 
-__all__ = ["DECODERS", "FUSIONS", "LIKELIHOODS", "MISSINGNESS", "Model", "check_model", "make_model", "make_structure"]
+__all__ = [
+    "DECODERS",
+    "FUSIONS",
+    "LIKELIHOODS",
+    "MISSINGNESS",
+    "Given",
+    "Head",
+    "Model",
+    "as_head",
+    "check_model",
+    "make_model",
+    "make_structure",
+]
 
 
 def make_structure(config: Config) -> MixtureStructure:
@@ -33,12 +45,12 @@ def make_structure(config: Config) -> MixtureStructure:
     )
 
 
-def check_model(config: Config) -> None:
-    """Raises ConfigError if the model's part of the config is wrong; needs no data."""
+def check_model(config: Config, priors: Given | None = None) -> None:
+    """Raises ConfigError if the model's part of the config is wrong, or priors given from Python; needs no data."""
     LIKELIHOODS.get(config.task.type, "task.type")
     FUSIONS.options(config.fusion.kind, config.fusion.options, "fusion", ("kind",))
     check_decoders(config)
-    site_priors(make_structure(config), config.priors)
+    site_priors(make_structure(config), config.priors, priors)
     missingness_options(config)
 
 
@@ -47,12 +59,13 @@ def make_model(
     classes: int,
     build: Callable[[dict[str, Tensor]], CopulaMixture],
     shapes: dict[str, dict[str, tuple[int, ...]]],
+    priors: Given | None = None,
 ) -> Model:
-    """The model of a config.
+    """The model of a config. Raises ConfigError: a prior that does not fit its site.
 
     Args:
         classes: how many, or how many labels. build: values of the global sites -> mixture.
-        shapes: modality -> view -> shape of one row.
+        shapes: modality -> view -> shape of one row. priors: site -> prior given from Python, see `site_priors`.
     """
     structure = make_structure(config)
     names, likelihood = tuple(config.modalities), LIKELIHOODS.get(config.task.type, "task.type")
@@ -61,12 +74,13 @@ def make_model(
     fusion = FUSIONS.get(config.fusion.kind, "fusion.kind")(
         len(config.modalities), config.latent.dim, **FUSIONS.options(config.fusion.kind, config.fusion.options, "fusion", ("kind",))
     )
+    made = likelihood(classes)
     return Model(
         names,
         build,
-        site_priors(structure, config.priors),
+        site_priors(structure, config.priors, priors),
         fusion,
-        likelihood(classes),
+        made,
         config.fit.beta,
         scores_missing=config.guide.scores_missing,
         decoders=make_decoders(config, shapes),
@@ -75,4 +89,5 @@ def make_model(
         missingness=MISSINGNESS.get(config.missingness.model)(
             tuple(config.modalities), config.latent.dim, classes, **missingness_options(config)
         ),
+        priors_of_head=head_priors(config.priors, made.outputs, int(fusion.width), priors),  # type: ignore[arg-type]
     )

@@ -19,11 +19,14 @@ from cm2pyro.models.decoders import Decoders
 from cm2pyro.models.likelihoods import Likelihood
 from cm2pyro.models.selection import Selection
 
+Head = tuple[Tensor, Tensor]  # weights (…, outputs, width) and bias (…, outputs) of the outcome's head, where they are sites
+
 
 class Model(nn.Module):
     """The generative story.
 
         weights, locs, scales, copula ~ priors                         (global sites, scaled by beta)
+        head, head_bias ~ priors                                       if asked for: weights and bias of the outcome's linear head
         for i in plate("data", N, subsample=batch):
             z_i1 ~ p(z_1)                                               (scaled by beta)
             z_im ~ p(z_m | z_i1 … z_i(m−1))     for m = 2 … M            one site `z_<modality>` each, missing or not;
@@ -48,6 +51,7 @@ class Model(nn.Module):
         auxiliary: heads of single modalities, or None.
         missingness: a model of what is observed, or None; like the outcome it is not scaled by beta.
         completions: draws of missing latents per component in training; None: as many as the likelihood needs.
+        priors_of_head: priors of the outcome head's weights and bias; empty: they are parameters.
     """
 
     def __init__(
@@ -63,13 +67,15 @@ class Model(nn.Module):
         auxiliary: AuxiliaryHeads | None = None,
         missingness: Selection | None = None,
         completions: int | None = None,
+        priors_of_head: dict[str, TorchDistribution] | None = None,
     ) -> None:
         super().__init__()
         self.names = names
         self.build = build
         self.priors = priors
         self.fusion = fusion
-        self.head = nn.Linear(int(fusion.width), likelihood.outputs)  # type: ignore[arg-type]
+        self.priors_of_head = dict(priors_of_head or {})
+        self.head = None if self.priors_of_head else nn.Linear(int(fusion.width), likelihood.outputs)  # type: ignore[arg-type]
         self.likelihood = likelihood
         self.beta = beta
         self.scores_missing = scores_missing
@@ -82,28 +88,41 @@ class Model(nn.Module):
         """The global sites alone; what global guides are built on."""
         return {name: pyro.sample(name, prior) for name, prior in self.priors.items()}
 
+    def sample_head(self) -> dict[str, Tensor]:
+        """The sites of the outcome's head, where it has any."""
+        return {name: pyro.sample(name, prior) for name, prior in self.priors_of_head.items()}
+
     def noise(self) -> list[nn.Parameter]:
         """Observation scales of the outcome, where its likelihood has any."""
         auxiliary = [] if self.auxiliary is None else self.auxiliary.likelihoods.parameters()
         return [*self.likelihood.parameters(), *auxiliary]
 
-    def outputs(self, z: Tensor) -> Tensor:
-        """Outputs of the outcome head: z (..., M, D) -> (..., outputs)."""
-        return self.head(self.fusion(z))
+    def outputs(self, z: Tensor, head: Head | None = None) -> Tensor:
+        """Outputs of the outcome head: z (..., B, M, D) -> (..., B, outputs).
+
+        Args:
+            head: its values where it has a prior; leading dimensions are those of z before B.
+        """
+        features: Tensor = self.fusion(z)
+        if self.head is not None:
+            return self.head(features)
+        if head is None:
+            raise ValueError("the outcome's head has a prior: its values are needed")
+        return features @ head[0].mT + head[1][..., None, :]
 
     @property
     def completions(self) -> int:
         """Draws of missing latents per component in training."""
         return max(self._completions or self.likelihood.completions, 0 if self.missingness is None else self.missingness.draws)
 
-    def predictive(self, z: Tensor, observed: Tensor) -> tuple[Tensor, Tensor | None]:
+    def predictive(self, z: Tensor, observed: Tensor, head: Head | None = None) -> tuple[Tensor, Tensor | None]:
         """Outputs of the outcome head for draws z (S, B, M, D), and their log weights (S, B); None: all weigh the same."""
-        outputs = self.outputs(z)
+        outputs = self.outputs(z, head)
         return (outputs, None) if self.missingness is None else self.missingness.predictive(self.likelihood, z, outputs, observed)
 
-    def log_selection(self, z: Tensor, observed: Tensor) -> Tensor | None:
+    def log_selection(self, z: Tensor, observed: Tensor, head: Head | None = None) -> Tensor | None:
         """Log weights of draws z (S, B, M, D) of p(z | z_observed) as draws of p(z | z_observed, r), (S, B); None: all weigh the same."""
-        return self.predictive(z, observed)[1]
+        return None if self.missingness is None else self.predictive(z, observed, head)[1]
 
     def outcome_dist(self, outputs: Tensor, log_weights: Tensor | None = None, known: Tensor | None = None) -> TorchDistribution:
         """p(y | z) for outputs (B, outputs), or the mixture over completions, outputs (L, B, outputs), with log weights (L, B).
@@ -118,6 +137,7 @@ class Model(nn.Module):
         """Run the program on a minibatch; returns the latents (B, M, D), or (T S, B, M, D) with S `completions` per component."""
         with poutine.scale(scale=self.beta):
             mixture = self.build(self.sample_globals())
+        head = as_head(self.sample_head())
         scored = torch.ones_like(batch.observed) if self.scores_missing else batch.observed
         shape = torch.Size((mixture.joint_components * completions, len(batch)) if completions else (len(batch),))
         data = pyro.plate(sites.PLATE, batch.size, subsample=batch.rows, dim=-1)
@@ -132,7 +152,7 @@ class Model(nn.Module):
         if completions:
             log_weights = mixture.responsibilities(z[0], batch.observed).mT.repeat_interleave(completions, 0) - math.log(completions)
         with data:
-            outputs = self.outputs(z)
+            outputs = self.outputs(z, head)
             outcome = self.outcome_dist(outputs, log_weights, self.likelihood.known(batch.labels))
             labels = self.likelihood.labels(batch.labels, z.dtype)
             pyro.sample(sites.OUTCOME, outcome.mask(batch.labelled), obs=labels)
@@ -144,3 +164,8 @@ class Model(nn.Module):
                 several = (z, outputs, log_weights) if log_weights is not None else (z[None], outputs[None], z.new_zeros(1, len(batch)))
                 self.missingness(self.likelihood, *several, batch)
         return z
+
+
+def as_head(values: dict[str, Tensor]) -> Head | None:
+    """The head among values of sites, if it is there."""
+    return (values[sites.HEAD], values[sites.HEAD_BIAS]) if sites.HEAD in values else None

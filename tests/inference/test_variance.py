@@ -10,7 +10,7 @@ from torch import Tensor
 from cm2pyro import sites
 from cm2pyro.config import Config
 from cm2pyro.data.dataset import Dataset
-from cm2pyro.inference.draws import mixtures_of
+from cm2pyro.inference.draws import globals_of
 from cm2pyro.inference.predict import predict
 from cm2pyro.inference.program import Program
 from cm2pyro.inference.variance import Decomposition, VarianceSplit, nested
@@ -142,7 +142,7 @@ def test_members_and_global_sites(kind: str) -> None:
     dataset = rows()
     found = decompose(programs, dataset, S, seed=3)
     check_sums(found)
-    groups = [(made, mixture) for made in programs for mixture in mixtures_of(made, S, 3)]
+    groups = [(made, mixture) for made in programs for mixture in globals_of(made, S, 3).mixtures]
     assert len(groups) == (3 if kind == "members" else 20)
     for i in range(len(dataset)):
         means, encoded, left, _ = zip(*(exact(*group, dataset, i) for group in groups), strict=True)
