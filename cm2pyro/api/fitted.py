@@ -108,7 +108,7 @@ class Fitted(Base):
                 trainer.start()
             trainer.run(report)
             if i == 0:
-                self.history = trainer.records
+                self.history, self.snapshots = trainer.records, trainer.snapshots
         if self.config.prior.copula.update == "ifm":
             found = ", ".join(f"{pair} {tau:.3f}" for pair, tau in pairwise_tau(self.mixture(), self.names).items())
             self.say(f"second step: Kendall's tau {found}")
@@ -185,6 +185,7 @@ class Fitted(Base):
                 header = {"epoch": len(self.history), "architectures": program.architectures()}
                 checkpoint.write(checkpoint.best(member_folder(folder, i)), program.state_dict(), header)
             run.write_history(folder, self.history)
+            self.snapshots.write(folder)
             self._write_results(folder)
 
     @classmethod
@@ -220,6 +221,7 @@ class Fitted(Base):
             program.apart = bool(header.get("apart", False))  # a fit that was cut before its second step
             loaded._programs.append(program.eval())
         loaded.history = run.read_history(folder)
+        loaded.snapshots.read(folder)
         loaded.reference = typicality.Reference.read(folder)
         loaded.recalibration = Recalibration.read(folder)
         loaded.holdout = run.read_json(folder / run.HOLDOUT)
