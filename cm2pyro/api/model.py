@@ -18,7 +18,7 @@ from cm2pyro.data.subgroups import group_rows, read_column
 from cm2pyro.diagnostics.challenge import check_challenge
 from cm2pyro.diagnostics.evaluation import Evaluation
 from cm2pyro.diagnostics.latents import to_xarray
-from cm2pyro.diagnostics.report import build, material
+from cm2pyro.diagnostics.report import material
 from cm2pyro.diagnostics.report.parts import Report, Section
 from cm2pyro.diagnostics.sensitivity import Sensitivity, Shift, check_delta
 from cm2pyro.errors import ConfigError, DataError
@@ -168,6 +168,8 @@ class CM2(Fitted):
             data: a manifest; labels, splits, subjects and whole modalities may be absent. split: only these rows; by default every row.
             draws: of the latents, for predictions. run: name in the heading. further: sections to add.
         """
+        from cm2pyro.diagnostics.report.build import build  # draws; nothing else here waits for matplotlib
+
         programs = self.programs
         manifest = self._rows(read_manifest(data), split)
         if not len(manifest):
@@ -184,7 +186,7 @@ class CM2(Fitted):
         gathered = material.gather(
             source, programs[0], dataset, splits, self.history, self.snapshots.values, self.classes, evaluation, labelled
         )
-        return build.build(gathered, further)
+        return build(gathered, further)
 
     def recalibrate(self, data: Source, method: str = "temperature", split: str | None = None, draws: int = 100) -> Recalibration:
         """Fit a recalibration of this fit's probabilities in place of the one it has, see `inference.recalibration`; in memory.

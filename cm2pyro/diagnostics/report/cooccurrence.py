@@ -4,12 +4,13 @@ import numpy as np
 import torch
 
 from cm2pyro.diagnostics.report.material import Material
-from cm2pyro.diagnostics.report.parts import Cell, Figure, Picture, Section, Table
+from cm2pyro.diagnostics.report.parts import Cell, Figure, Finding, Picture, Section, Table
 from cm2pyro.diagnostics.report.pictures import Array, panel, short, titled
 
 PAIRS = 6
 _MOST = 8  # components up to which cells are numbered
 _DRAWS = 20_000
+_ENOUGH, _STRONG = 100, 0.3  # rows, and an expected association, from which a lack of it is worth a warning
 
 
 def section(m: Material) -> Section:
@@ -40,11 +41,21 @@ def section(m: Material) -> Section:
         else "With coupling full every modality has clusters of its own, and any table is possible."
     )
     table = Table(
-        ("pair", "rows with both", "association in the data", "association expected"),
+        ("pair", "rows with both", "in the data", "expected"),
         tuple(rows),
         "Cramér's V of these tables, 0: the clusters of one modality say nothing of the other's; 1: each names the other. "
         f"Expected: of {_DRAWS:,} draws of the model itself, taken the same way.",
     )
+    far = [
+        f"{row[0]} ({row[2]:.2f}, {row[3]:.2f} expected)"
+        for row in rows
+        if isinstance(row[2], float)
+        and isinstance(row[3], float)
+        and int(row[1] or 0) >= _ENOUGH
+        and row[2] < 0.5 * row[3]
+        and row[3] > _STRONG
+    ]
+    findings = (Finding(f"Modalities share their clusters far less than the model says: {'; '.join(far)}."),) if far else ()
     if not pictures:
         return Section(key, title, ("No row has two modalities.", table))
     figure = Figure(
@@ -53,7 +64,7 @@ def section(m: Material) -> Section:
         f"own latent alone (responsibilities under its marginal mixture, summed over rows). {coupling}",
         "an association far below the one expected: the modalities do not share the clusters that the model claims they share.",
     )
-    return Section(key, title, (figure, table))
+    return Section(key, title, (figure, table), findings)
 
 
 def _alone(m: Material, i: int, z: torch.Tensor) -> Array:

@@ -1,10 +1,12 @@
 """The fitted copula against the pseudo-observations of the data."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from matplotlib.axes import Axes
+from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri
 from scipy.stats import kendalltau
 
@@ -14,7 +16,9 @@ from cm2pyro.diagnostics.report.pictures import DARK, Array, legend, panel, poin
 from cm2pyro.distributions.copulas.base import MAX_TAU, Copula
 
 PAIRS = 3  # drawn; the table has all
+_POINTS = 800  # of a panel
 _FEW = 30  # rows below which a pair's tau is the prior's rather than the data's
+_LEAST = 10  # rows of a component that have a tau
 _ROWS = 3000  # of which Kendall's tau is computed
 _GRID, _EDGE = 81, 3.3  # points beyond the edge are drawn on it
 _COPULA_LEVELS = (0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 8.0, 15.0)
@@ -35,11 +39,21 @@ def kendall(x: Array) -> float:
     return float(kendalltau(x[:, 0], x[:, 1]).statistic) if len(x) > 2 else float("nan")
 
 
+def inside(x: Array, component: NDArray[Any]) -> float:
+    """Kendall's tau of (n, 2) inside components, their mean by rows; components of fewer than 10 rows are left out.
+
+    Unlike tau of the pooled scores it is free of the margins: a component that lies beside its latents leaves it as it is.
+    """
+    found = [(int(own.sum()), kendall(x[own])) for own in (component == t for t in np.unique(component)) if own.sum() >= _LEAST]
+    found = [(n, tau) for n, tau in found if np.isfinite(tau)]
+    return float(np.average([tau for _, tau in found], weights=[n for n, _ in found])) if found else float("nan")
+
+
 def strongest(m: Material, most: int = PAIRS) -> list[Panel]:
     """Pairs by their strongest |tau| over dimensions, with that dimension; where the copula has none, by the pseudo-observations'."""
     tau = m.tau
     if not np.abs(tau).max(initial=0.0) > 1e-6:
-        tau = np.nan_to_num(np.array([[kendall(pseudo(m, pair, j)[0]) for j in range(m.dim)] for pair in m.pairs])).reshape(tau.shape)
+        tau = np.nan_to_num(np.array([[inside(*pseudo(m, pair, j)) for j in range(m.dim)] for pair in m.pairs])).reshape(tau.shape)
     order = np.argsort(-np.abs(tau).max(1), kind="stable")
     return [(int(p), int(np.abs(tau[p]).argmax())) for p in order[:most]]
 
@@ -54,7 +68,7 @@ def section(m: Material) -> Section:
         pair = m.pairs[p]
         copula, (s, component) = pair_copula(m.mixture.copula, pair, j), pseudo(m, pair, j)
         name = f"{m.pair_name(pair)}, dimension {j + 1}"
-        facts = f"tau {m.tau[p, j]:+.2f} fitted, {kendall(s):+.2f} in {len(s):,} rows"
+        facts = f"tau {m.tau[p, j]:+.2f} fitted, {inside(s, component):+.2f} in {len(s):,} rows"
         pictures += [density(m, copula, s, component, pair, name, facts, scale) for scale in ("copula", "normal-score")]
     what = f"{len(pictures) // 2} of {len(m.pairs)} pairs, those with the strongest tau, each in its strongest latent dimension. "
     figure = Figure(
@@ -90,7 +104,7 @@ def density(
     with panel(f"{copula.family} copula density on the {scale} scale, {name}; {facts}", label or f"{name}: {facts}", (4.2, 3.9)) as drawn:
         axes = drawn.axes
         contours(axes, copula, scale)
-        rows = spread_rows(len(s))
+        rows = spread_rows(len(s), _POINTS)
         shown, own = s[rows], component[rows]
         shown = ndtr(shown) if scale == "copula" else np.clip(shown, -_EDGE, _EDGE)
         points(axes, shown, own, m.mixture.joint_components)
@@ -115,7 +129,7 @@ def contours(axes: Axes, copula: Copula, scale: str) -> None:
     values = np.clip(np.exp(np.minimum(log_density, 50)), levels[0] / 10, levels[-1] * 10)
     places = (0.004, 0.996) if scale == "copula" else (-_EDGE, _EDGE)
     axes.contourf(edge, edge, np.log(values), levels=np.log(levels), cmap="Blues", extend="both", alpha=0.55)
-    axes.contour(edge, edge, np.log(values), levels=np.log(levels), colors=DARK, linewidths=0.5, alpha=0.6)
+    axes.contour(edge, edge, np.log(values), levels=np.log(levels), colors=DARK, linewidths=0.5, linestyles="solid", alpha=0.6)
     axes.set(xlim=places, ylim=places)
 
 
@@ -124,27 +138,19 @@ def _table(m: Material) -> tuple[Table, list[dict[str, float]]]:
     facts: list[dict[str, float]] = []
     for p, pair in enumerate(m.pairs):
         both = m.both(pair)
-        inside = np.array([kendall(pseudo(m, pair, j)[0]) for j in range(m.dim)])
+        within = np.array([inside(*pseudo(m, pair, j)) for j in range(m.dim)])
         z = m.z[both][:, list(pair)].double().numpy()
         overall = np.array([kendall(z[:, :, j]) for j in range(m.dim)])
         fitted = m.tau[p]
-        gap = float(np.abs(fitted - inside).max()) if np.isfinite(inside).all() else float("nan")
+        gap = float(np.abs(fitted - within).max()) if np.isfinite(within).all() else float("nan")
         span = f"{fitted.min():+.2f} … {fitted.max():+.2f}"
-        rows.append((m.pair_name(pair), len(both), float(fitted.mean()), span, _mean(inside), gap, _mean(overall)))
+        rows.append((m.pair_name(pair), len(both), float(fitted.mean()), span, _mean(within), gap, _mean(overall)))
         facts.append({"n": len(both), "gap": gap, "bound": float(np.abs(fitted).max())})
-    columns = (
-        "pair",
-        "rows with both",
-        "tau fitted, mean",
-        "over dimensions",
-        "tau of pseudo-observations, mean",
-        "largest gap",
-        "tau overall",
-    )
+    columns = ("pair", "rows with both", "fitted", "least … most", "in the data", "largest gap", "overall")
     caption = (
-        "Kendall's tau per pair, means over latent dimensions. Fitted, with the least and the most of a dimension, and in the data (of "
-        "the pseudo-observations): inside components; their largest difference in one dimension is the gap. Overall: of the latents as they are, "
-        "clusters included."
+        "Kendall's tau per pair, means over latent dimensions. Fitted, with the least and the most of a dimension, and in the data: inside "
+        "components, in the data as the mean over components of tau between the rows drawn for them. Gap: the largest difference of the "
+        "two in one dimension. Overall: of the latents as they are, clusters included."
     )
     return Table(columns, tuple(rows), caption), facts
 
@@ -174,8 +180,8 @@ def _findings(m: Material, facts: Sequence[dict[str, float]]) -> list[Finding]:
     if far:
         found.append(
             Finding(
-                f"tau of fit and of pseudo-observations differ in some dimension of {', '.join(far)}: the copula does not describe these "
-                "latents; it may lag behind the encoders (more epochs, fit.settle: true), or the components may not fit."
+                f"tau inside components, fitted and in the data, differs in some dimension of {', '.join(far)}: the copula does not "
+                "describe these latents; it may lag behind the encoders (more epochs, fit.settle: true), or the components may not fit."
             )
         )
     return found

@@ -88,7 +88,7 @@ def _joint(
         # Levels a factor apart below the highest: the same steps at every epoch, whatever the height.
         levels = log_p.max() + np.log([0.003, 0.01, 0.03, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0])
         axes.contourf(x, y, log_p, levels=levels, cmap="Blues", alpha=0.7)
-        axes.contour(x, y, log_p, levels=levels, colors=DARK, linewidths=0.5)
+        axes.contour(x, y, log_p, levels=levels, colors=DARK, linewidths=0.5, linestyles="solid")
         if z is not None:
             rows = spread_rows(len(z), 600)
             axes.scatter(z[rows, 0], z[rows, 1], s=6, color=ORANGE, linewidths=0, alpha=0.6)

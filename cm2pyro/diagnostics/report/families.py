@@ -1,9 +1,14 @@
 """Families side by side on the same pseudo-observations."""
 
+from typing import Any
+
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from scipy.special import ndtri
+from scipy.stats import rankdata
 
-from cm2pyro.diagnostics.report.copula import density, kendall, pseudo, strongest
+from cm2pyro.diagnostics.report.copula import density, inside, pseudo, strongest
 from cm2pyro.diagnostics.report.material import Material
 from cm2pyro.diagnostics.report.parts import Cell, Figure, Section, Table
 from cm2pyro.diagnostics.report.pictures import Array
@@ -14,6 +19,7 @@ FAMILIES = (*_DRAWN, "survival_clayton", "survival_gumbel", "survival_joe")
 _LEAST = 0.05  # |tau| below which families are too alike
 _MOST = 0.95
 _FEW = 30
+_LEAST_ROWS = 10
 
 
 def section(m: Material) -> Section:
@@ -23,8 +29,8 @@ def section(m: Material) -> Section:
         return Section(key, title, ("One modality: nothing to tie.",))
     p, j = strongest(m, 1)[0]
     pair = m.pairs[p]
-    s, component = pseudo(m, pair, j)
-    tau = kendall(s)
+    s, component = ranked(*pseudo(m, pair, j))
+    tau = inside(s, component)
     name = f"{m.pair_name(pair)}, dimension {j + 1}"
     if len(s) < _FEW or not abs(tau) >= _LEAST:
         text = f"{name}: {len(s):,} rows, tau {tau:+.2f} in the data: too few rows or too weak a dependence to tell families apart."
@@ -58,6 +64,16 @@ def section(m: Material) -> Section:
         "points that follow another family than the fitted one where the table's difference is more than two standard errors.",
     )
     return Section(key, title, (figure, _table(m, logs, name)))
+
+
+def ranked(s: Array, component: NDArray[Any]) -> tuple[Array, NDArray[Any]]:
+    """Normal scores (n, 2) of the ranks inside each component: margins have no say. Components of fewer than 10 rows are left out."""
+    large = np.isin(component, [t for t in np.unique(component) if (component == t).sum() >= _LEAST_ROWS])
+    s, component = s[large].copy(), component[large]
+    for t in np.unique(component):
+        own = component == t
+        s[own] = ndtri(rankdata(s[own], axis=0) / (own.sum() + 1))
+    return s, component
 
 
 def _label(family: str, logs: dict[str, Array]) -> str:

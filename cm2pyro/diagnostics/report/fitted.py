@@ -28,7 +28,7 @@ def section(m: Material) -> Section:
         rows.append(("versions", ", ".join(f"{name} {value}" for name, value in m.source.versions.items())))
     modalities = tuple(
         (name, own.kind, own.encoder, int(m.observed[:, i].sum()), f"{float(m.observed[:, i].float().mean()):.0%}" if len(m.z) else "–")
-        for i, (name, own) in enumerate(config.modalities.items())
+        for i, (name, own) in enumerate(zip(m.names, config.modalities.values(), strict=True))
     )
     parts = (
         Table(("", "value"), tuple(rows), "The fit."),

@@ -22,7 +22,16 @@ Array = NDArray[np.float64]
 DARK = "#08306b"  # outlines of densities
 COLORS = (BLUE, ORANGE, "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", GREY)  # Okabe and Ito
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
-_POINTS = (ORANGE, "#000000", "#009E73", "#CC79A7", "#E69F00", GREY, "#56B4E9", BLUE)  # blue last: densities are blue
+_POINTS = (
+    ORANGE,
+    "#009E73",
+    "#A0307C",
+    "#000000",
+    "#E69F00",
+    GREY,
+    "#56B4E9",
+    BLUE,
+)  # of Okabe and Ito, the purple darker; blue last: densities are blue
 LINES = ("-", "--", "-.", ":")
 POINTS = 1500  # drawn in one panel; more would hide one another
 _DPI, _COLOURS = 150, 96  # of a PNG's palette
@@ -100,7 +109,7 @@ def points(axes: Axes, shown: Array, component: NDArray[Any], components: int, w
     Args:
         weights: (components,), named in the legend.
     """
-    size = float(np.clip(200 / np.sqrt(max(len(shown), 1)), 6.0, 14.0))
+    size = float(np.clip(200 / np.sqrt(max(len(shown), 1)), 5.0, 14.0))
     several = components <= len(_POINTS)
     for k in range(components) if several else (0,):
         own = component == k if several else np.ones(len(shown), dtype=bool)
@@ -112,7 +121,7 @@ def points(axes: Axes, shown: Array, component: NDArray[Any], components: int, w
             color=component_color(k),
             marker=MARKERS[k % len(MARKERS)],
             linewidths=0,
-            alpha=0.6,
+            alpha=0.55,
             label=label if several and components > 1 else None,
         )
 
