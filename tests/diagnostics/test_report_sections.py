@@ -220,10 +220,8 @@ def test_what_went_wrong_in_a_fit_is_told_and_what_passed_is_a_note() -> None:
     dead = [record(e, names, copula_gradient=1e-12, **(collapsed if e == 3 else {})) for e in range(1, 4)]
     said = texts(curves.section(dataclasses.replace(m, history=dead)))
     assert any(text.startswith("Dead copula") for text in said)
-    assert any(
-        "lowest at the last epoch" in text
-        for text in texts(curves.section(dataclasses.replace(m, history=[record(e, names) for e in range(1, 10)])))
-    )
+    last = dataclasses.replace(m, history=[record(epoch, names) for epoch in range(1, 10)])
+    assert any("lowest at the last epoch" in text for text in texts(curves.section(last), "note"))
 
 
 def test_how_numbers_are_to_be_taken() -> None:

@@ -15,6 +15,7 @@ def section(m: Material) -> Section:
     """Objective and validation; KL, components and smallest sd per modality."""
     if not m.history:
         return Section("curves", "The fit over its epochs", ("The run has no history.",))
+    components = m.config.prior.components
     pictures = [
         _curve(
             m, "Outcome, nats a row", {"training": _column(m, "outcome", -1), "validation log-loss": _column(m, "val_log_loss")}, "nats"
@@ -22,14 +23,14 @@ def section(m: Material) -> Section:
         _curve(m, "Objective", {"−ELBO": _column(m, "elbo", -1)}, "nats a row"),
         _curve(m, "Validation AUROC", {"AUROC": _column(m, "val_auroc")}, "AUROC"),
         _curve(m, "KL of the latents", _columns(m, "kl_per_modality"), "nats a row"),
-        _curve(m, "Effective components", _columns(m, "effective_components"), f"of {m.config.prior.components}"),
+        _curve(m, "Effective components", _columns(m, "effective_components"), f"of {components}", span=(1.0, max(2.0, components))),
         _curve(m, "Smallest sd of a latent", _columns(m, "latent_sd"), "sd over rows", log=True),
     ]
     figure = Figure(
         tuple(picture for picture in pictures if picture is not None),
         "From the run's own records. The dotted line is the epoch whose weights are kept. Training outcome: minus the log-likelihood, rows "
-        "without a label counting 0. Effective components: exp(entropy of the mean responsibilities) of a modality. Smallest sd: of the "
-        "modality's latent dimensions, over rows.",
+        "without a label counting 0. Effective components: exp(entropy of the mean responsibilities) of a modality. KL: where latents are "
+        "points, minus their log density, which may be negative. Smallest sd: of the modality's latent dimensions, over rows.",
         "a validation loss that rises while training falls (overfitting), or that still falls at the last epoch (too few epochs); "
         "effective components near 1 (collapse); a KL or an sd near 0 (unused or collapsed latents).",
     )
@@ -39,7 +40,7 @@ def section(m: Material) -> Section:
 def dependence(m: Material) -> Section:
     """Kendall's tau and the gradient of the copula's parameter over epochs."""
     pictures = [
-        _curve(m, "Kendall's tau inside components", _columns(m, "tau"), "mean over dimensions"),
+        _curve(m, "Kendall's tau inside components", _columns(m, "tau"), "mean over dimensions", span=(-0.05, 0.05)),
         _curve(m, "Gradient of the copula's parameter", {"norm, mean over steps": _column(m, "copula_gradient")}, "norm", log=True),
     ]
     shown = tuple(picture for picture in pictures if picture is not None)
@@ -66,8 +67,10 @@ def _columns(m: Material, key: str) -> dict[str, list[float | None]]:
     return {name: [(record.get(key) or {}).get(name) for record in m.history] for name in names}
 
 
-def _curve(m: Material, title: str, series: dict[str, Any], y: str, log: bool = False) -> Picture | None:
-    """None where there is nothing to draw."""
+def _curve(
+    m: Material, title: str, series: dict[str, Any], y: str, log: bool = False, span: tuple[float, float] | None = None
+) -> Picture | None:
+    """None where there is nothing to draw. span: what the axis shows at least, so that noise does not fill it."""
     series = {name: values for name, values in series.items() if any(value is not None and (value > 0 or not log) for value in values)}
     if not series:
         return None
@@ -79,6 +82,11 @@ def _curve(m: Material, title: str, series: dict[str, Any], y: str, log: bool = 
         axes.axvline(m.kept_epoch, color=GREY, linewidth=1, linestyle=":")
         if log:
             axes.set_yscale("log")
+            low, high = axes.get_ylim()
+            axes.set_ylim(min(low, high / 10), max(high, 3 * low))
+        elif span is not None:
+            low, high = axes.get_ylim()
+            axes.set_ylim(min(low, span[0] - 0.05), max(high, span[1] + 0.05))
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         titled(axes, title, "epoch", y)
         if len(series) > 1:

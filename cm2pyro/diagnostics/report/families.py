@@ -58,9 +58,10 @@ def section(m: Material) -> Section:
     )
     figure = Figure(
         pictures,
-        f"{name}{mirrored}: families with Kendall's tau of the pseudo-observations, {tau:+.2f}, on the normal-score scale; Student-t with "
-        "4 degrees of freedom. They differ in the corners: Clayton gathers in the lower left, Gumbel and Joe in the upper right, Student-t "
-        "in both, Gaussian and Frank in none.",
+        f"{name}{mirrored}: families with the Kendall's tau of the data, {tau:+.2f}, on the normal-score scale; Student-t with 4 degrees "
+        "of freedom. Points: normal scores of ranks inside each component, so that the dependence counts and not how well margins fit. "
+        "Families differ in the corners: Clayton gathers in the lower left, Gumbel and Joe in the upper right, Student-t in both, Gaussian "
+        "and Frank in none.",
         "points that follow another family than the fitted one where the table's difference is more than two standard errors.",
     )
     return Section(key, title, (figure, _table(m, logs, name)))
@@ -88,7 +89,7 @@ def _table(m: Material, logs: dict[str, Array], name: str) -> Table:
         mark = " (fitted)" if family == m.mixture.copula.family else ""
         rows.append((family + mark, float(logs[family].mean()), float(less.mean()), float(less.std() / np.sqrt(len(less)))))
     caption = (
-        f"Mean log copula density of the pseudo-observations of {name}, in nats a row, with tau matched and nothing else fitted. "
+        f"Mean log copula density of these points of {name}, in nats a row, with tau matched and nothing else fitted. "
         "One pair and one dimension: a hint, not a selection; CM2.family_posterior compares whole mixtures."
     )
     return Table(("family", "mean log density", "less than the best", "standard error"), tuple(rows), caption)

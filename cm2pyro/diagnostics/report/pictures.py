@@ -62,8 +62,8 @@ def panel(alt: str, label: str = "", size: tuple[float, float] = (4.4, 3.4)) -> 
     FigureCanvasAgg(drawn.figure).print_png(raw)
     small = io.BytesIO()
     with Image.open(raw) as image:
-        # A palette makes a third of the bytes, and nothing in these panels needs more colours.
-        image.convert("RGB").quantize(_COLOURS, dither=Image.Dither.NONE).save(small, "PNG", optimize=True)
+        # A palette makes a third of the bytes. Maximum coverage keeps colours that few points have, such as those of a legend.
+        image.convert("RGB").quantize(_COLOURS, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(small, "PNG", optimize=True)
     drawn.picture = Picture(small.getvalue(), alt, label)
 
 
