@@ -1,14 +1,18 @@
 """The page: everything escaped, nothing from elsewhere, warnings first."""
 
+import io
 import re
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from PIL import Image
 
 from cm2pyro.diagnostics.report.page import cell, to_html, write
 from cm2pyro.diagnostics.report.parts import Figure, Finding, Picture, Report, Section, Table
-from cm2pyro.diagnostics.report.pictures import panel
+from cm2pyro.diagnostics.report.pictures import component_color, legend, panel, points
 from cm2pyro.errors import DataError
 
 EVIL = "<script>document.title='ran'</script>\"'><img src=x onerror=\"document.title='ran'\">{{ 7*7 }}&amp;"
@@ -116,3 +120,22 @@ def test_the_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="cannot be written"):
         write(evil_report(), tmp_path / "no" / "report.html")
     assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
+
+
+def test_a_palette_keeps_the_colours_of_points_and_densities() -> None:
+    """A legend's marker of exactly its colour, and no pixel far from what was drawn."""
+    with panel("a") as drawn:
+        axes = drawn.axes
+        axes.contourf(np.add.outer(np.arange(50.0), np.arange(50.0)), levels=30, cmap="Blues", alpha=0.55)
+        points(axes, np.random.default_rng(0).random((400, 2)) * 50, np.arange(400) % 4, 4)
+        legend(axes)
+    plain = io.BytesIO()
+    FigureCanvasAgg(drawn.figure).print_png(plain)
+    before, after = (np.asarray(Image.open(raw).convert("RGB")).astype(int) for raw in (plain, io.BytesIO(drawn.picture.png)))
+    assert np.abs(before - after).mean() < 1
+    for k in range(4):
+        own = np.array(list(bytes.fromhex(component_color(k)[1:])))
+        where = (before == own).all(-1)
+        assert where.sum() > 20
+        assert (after[where] == own).all()
+    assert len(drawn.picture.png) < len(plain.getvalue()) / 2

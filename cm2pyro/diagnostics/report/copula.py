@@ -143,7 +143,7 @@ def _table(m: Material) -> tuple[Table, list[dict[str, float]]]:
         overall = np.array([kendall(z[:, :, j]) for j in range(m.dim)])
         fitted = m.tau[p]
         gap = float(np.abs(fitted - within).max()) if np.isfinite(within).all() else float("nan")
-        span = f"{fitted.min():+.2f} … {fitted.max():+.2f}"
+        span = f"{fitted.min():+.2f}\u00a0…\u00a0{fitted.max():+.2f}"  # on one line
         rows.append((m.pair_name(pair), len(both), float(fitted.mean()), span, _mean(within), gap, _mean(overall)))
         facts.append({"n": len(both), "gap": gap, "bound": float(np.abs(fitted).max())})
     columns = ("pair", "rows with both", "fitted", "least … most", "in the data", "largest gap", "overall")

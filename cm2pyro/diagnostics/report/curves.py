@@ -119,7 +119,6 @@ def _findings(m: Material) -> list[Finding]:
     if not scored:
         found.append(Finding("No labelled validation row: nothing stopped this fit, and all its epochs were run.", "note"))
     elif len(m.history) >= m.config.fit.epochs and m.kept_epoch == m.history[-1]["epoch"]:
-        found.append(
-            Finding("The validation log-loss was lowest at the last epoch: more epochs (fit --resume --set fit.epochs=…) may give less.")
-        )
+        text = "The validation log-loss was lowest at the last epoch: more epochs (fit --resume --set fit.epochs=…) may give less."
+        found.append(Finding(text, "note"))
     return found
