@@ -20,6 +20,7 @@ from cm2pyro.errors import CheckpointError, DataError
 from cm2pyro.inference.predict import predict
 from cm2pyro.inference.program import Program
 from cm2pyro.inference.recalibration import Recalibration, Recalibrator, check_recalibration, check_rows
+from cm2pyro.inference.snapshots import Snapshots
 from cm2pyro.models import Given, check_model
 
 Source: TypeAlias = str | Path | pd.DataFrame
@@ -46,6 +47,7 @@ class Base:
         self.preparation = Preparation.from_config(config, views)
         self._programs: list[Program] = []
         self.history: list[dict[str, Any]] = []
+        self.snapshots = Snapshots()
         self.reference: typicality.Reference | None = None
         self.recalibration: Recalibration | None = None
         self.holdout: dict[str, list[str]] = {}

@@ -112,7 +112,7 @@ class Fitted(Base):
                 trainer.start()
             trainer.run(report)
             if i == 0:
-                self.history = trainer.records
+                self.history, self.snapshots = trainer.records, trainer.snapshots
             if config.guide.globals == "nuts":
                 self._sample(self._programs[i], config, train_set, place)
         if self.config.prior.copula.update == "ifm":
@@ -209,6 +209,7 @@ class Fitted(Base):
                 if program.chains is not None:
                     checkpoint.write_chains(member_folder(folder, i), program.chains)
             run.write_history(folder, self.history)
+            self.snapshots.write(folder)
             self._write_results(folder)
 
     @classmethod
@@ -253,6 +254,7 @@ class Fitted(Base):
             program.apart = bool(header.get("apart", False))  # a fit that was cut before its second step
             loaded._programs.append(program.eval())
         loaded.history = run.read_history(folder)
+        loaded.snapshots.read(folder)
         loaded.reference = typicality.Reference.read(folder)
         loaded.recalibration = Recalibration.read(folder)
         loaded.holdout = run.read_json(folder / run.HOLDOUT)

@@ -18,10 +18,11 @@ from cm2pyro.data.subgroups import group_rows, read_column
 from cm2pyro.diagnostics.challenge import check_challenge
 from cm2pyro.diagnostics.evaluation import Evaluation
 from cm2pyro.diagnostics.latents import to_xarray
+from cm2pyro.diagnostics.report import material
+from cm2pyro.diagnostics.report.parts import Report, Section
 from cm2pyro.diagnostics.sensitivity import Sensitivity, Shift, check_delta
 from cm2pyro.errors import ConfigError, DataError
 from cm2pyro.files import write_text
-from cm2pyro.inference import run
 from cm2pyro.inference.draws import Alteration
 from cm2pyro.inference.family_posterior import FamilyPosterior, family_posterior
 from cm2pyro.inference.frame import prediction_columns, report_columns
@@ -29,6 +30,7 @@ from cm2pyro.inference.impute import impute
 from cm2pyro.inference.monitor import latents
 from cm2pyro.inference.predict import Prediction, predict
 from cm2pyro.inference.recalibration import Recalibration, check_recalibration
+from cm2pyro.inference.run import versions
 from cm2pyro.inference.variance import Decomposition, VarianceSplit
 
 
@@ -62,7 +64,7 @@ class CM2(Fitted):
             `z` (draw, sample_id, modality, latent) and `observed` (sample_id, modality), see `to_xarray`.
         """
         programs, dataset = self.programs, self._unlabelled(data, draws, split)
-        attributes = {"draws": draws, "seed": self.config.fit.seed} | run.versions()
+        attributes = {"draws": draws, "seed": self.config.fit.seed} | versions()
         return to_xarray(impute(programs, dataset, draws, self.config.fit.seed), dataset, len(programs), attributes)
 
     def _unlabelled(self, data: Source, draws: int, split: str | None) -> Dataset:
@@ -158,6 +160,33 @@ class CM2(Fitted):
     def _evaluation(self, dataset: Dataset, draws: int, alter: Alteration | None = None) -> Evaluation:
         prediction = predict(self.programs, dataset, draws, self.config.fit.seed, recalibrate=self._map, alter=alter)
         return Evaluation(self.config.task.type, self.classes, dataset, prediction, self.preparation.scaling)
+
+    def report(self, data: Source, split: str | None = None, draws: int = 100, run: str = "CM2", further: Sequence[Section] = ()) -> Report:
+        """What the fit has learned, what looks wrong, and what the data say to it; `diagnostics.report.page.write` makes it a page.
+
+        Args:
+            data: a manifest; labels, splits, subjects and whole modalities may be absent. split: only these rows; by default every row.
+            draws: of the latents, for predictions. run: name in the heading. further: sections to add.
+        """
+        from cm2pyro.diagnostics.report.build import build  # draws; nothing else here waits for matplotlib
+
+        programs = self.programs
+        manifest = self._rows(read_manifest(data), split)
+        if not len(manifest):
+            raise DataError(f"{manifest.name}: has no rows; a report needs some")
+        dataset = self.preparation.transform(manifest, labels=all(column in manifest.frame for column in self.config.task.columns))
+        self._say_notes()
+        labelled = dataset.labelled.nonzero()[:, 0].numpy()
+        evaluation = self._evaluation(dataset.take(labelled.tolist()), draws) if len(labelled) else None
+        splits = manifest.frame["split"].to_numpy(dtype=str) if "split" in manifest.frame else np.full(len(manifest), "")
+        # What a fit held out of the split `train` stopped it, as rows of `val` do.
+        splits = np.where(np.isin(manifest.ids, self.holdout.get("samples", [])), "val", splits)
+        complete = self.reference is not None and len(programs) == self.config.fit.ensemble
+        source = material.Source(run, Path(manifest.name).name, len(programs), complete, versions())
+        gathered = material.gather(
+            source, programs[0], dataset, splits, self.history, self.snapshots.values, self.classes, evaluation, labelled
+        )
+        return build(gathered, further)
 
     def recalibrate(self, data: Source, method: str = "temperature", split: str | None = None, draws: int = 100) -> Recalibration:
         """Fit a recalibration of this fit's probabilities in place of the one it has, see `inference.recalibration`; in memory.

@@ -18,6 +18,7 @@ _COMMANDS = {
     "impute": "cm2pyro.cli.impute",
     "evaluate": "cm2pyro.cli.evaluate",
     "recalibrate": "cm2pyro.cli.recalibrate",
+    "diagnose": "cm2pyro.cli.diagnose",
 }
 
 

@@ -74,6 +74,10 @@ class Evaluation:
             }
         return result
 
+    def of_rows(self, rows: Array) -> dict[str, Any]:
+        """The metrics of some of the rows (k,), without intervals."""
+        return self._measure(rows, 0, 0, False)
+
     def _measure(self, rows: Array, bootstrap: int, seed: int, patterns: bool) -> dict[str, Any]:
         """The metrics of some of the rows (k,)."""
         observed = self.dataset.observed.numpy()[rows]

@@ -21,6 +21,7 @@ from cm2pyro.inference.checkpoint import Progress
 from cm2pyro.inference.maximise import maximise
 from cm2pyro.inference.program import Program
 from cm2pyro.inference.run import write_history
+from cm2pyro.inference.snapshots import Snapshots
 from cm2pyro.inference.start import standard_values, start_values
 from cm2pyro.inference.validate import validate
 
@@ -44,6 +45,7 @@ class Trainer:
         self.device = next(program.parameters()).device
         self.progress = Progress()
         self.records: list[Record] = []
+        self.snapshots = Snapshots()
         update, copula = config.prior.copula.update, set(program.structure.copula.priors())
         # What the second step sets, and gradient steps leave alone.
         self.held = {"joint": set(), "ifm": copula, "profile": copula | {sites.WEIGHTS}}[update]
@@ -88,6 +90,7 @@ class Trainer:
                 self.average[name] = tensor.detach().clone()
         if self.progress.epoch == 0:
             self.best = dict(self.average)
+            self.snapshots.take(self.program, 0)
 
     def _start_values(self) -> dict[str, Tensor]:
         structure, fit = self.program.structure, self.config.fit
@@ -161,6 +164,7 @@ class Trainer:
         with self._averaged():
             log_loss, auroc = validate(self.program, self.val, fit.seed)
             state = monitor.health(self.program, self.train)
+            self.snapshots.take(self.program, self.progress.epoch)
         total = sum(kl.values())
         record: Record = {
             "epoch": self.progress.epoch,
@@ -277,7 +281,8 @@ class Trainer:
         tensors["random.cpu"] = torch.get_rng_state()
         if self.device.type == "cuda":
             tensors["random.cuda"] = torch.cuda.get_rng_state(self.device)
-        # The last checkpoint is written after the best one: a fit that is cut between the two repeats one epoch.
+        self.snapshots.write(folder)
+        # The last checkpoint is written after the others: a fit that is cut between them repeats one epoch.
         header = {"progress": asdict(self.progress), "records": self.records, "warned": sorted(self._warned)}
         checkpoint.write(checkpoint.last(folder), tensors, header)
         write_history(folder, self.records)
@@ -304,6 +309,7 @@ class Trainer:
                 torch.cuda.set_rng_state(tensors["random.cuda"], self.device)
         except (KeyError, TypeError, ValueError) as error:
             raise CheckpointError(f"{path}: lacks what a fit needs to go on ({error!r}); fit again with --overwrite") from error
+        self.snapshots.read(self.folder, self.progress.epoch)
         best, _ = checkpoint.read(checkpoint.best(self.folder))
         self.best = {name: tensor.to(self.device) for name, tensor in best.items()}
         # More epochs than before, or more patience, may have been asked for.

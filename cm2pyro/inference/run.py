@@ -29,8 +29,8 @@ CONFIG, PREPROCESSING, HOLDOUT, ENV, HISTORY, MASK, LOCK = (
     "mask.csv",
     ".lock",
 )
-_RESULTS = ("mixture.json", "reference.safetensors", "recalibration.json")
-_OURS = (CONFIG, PREPROCESSING, HOLDOUT, ENV, HISTORY, MASK, *_RESULTS)
+_RESULTS = ("mixture.json", "reference.safetensors", "recalibration.json", "report.html")
+_OURS = (CONFIG, PREPROCESSING, HOLDOUT, ENV, HISTORY, MASK, "snapshots.safetensors", *_RESULTS)
 
 
 def check_folder(out: Path, resume: bool, overwrite: bool) -> None:

@@ -1,0 +1,25 @@
+"""cm2pyro diagnose"""
+
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.argument("run", type=click.Path())
+@click.option("--data", required=True, type=click.Path(), help="The manifest; labels and whole modalities may be absent.")
+@click.option("--split", type=click.Choice(["train", "val", "test"]), help="Only these rows; by default every row.")
+@click.option("--draws", type=click.IntRange(min=1), default=100, show_default=True, help="Draws of the latents for the predictions.")
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+def diagnose(run: str, data: str, split: str | None, draws: int, device: str) -> None:
+    """Write RUN/report.html: what the fit in RUN has learned, what looks wrong, and what the data say to it."""
+    from cm2pyro.api import CM2
+    from cm2pyro.diagnostics.report import page
+
+    model = CM2.load(run, device=device, say=click.echo)
+    report = model.report(data, split=split, draws=draws, run=Path(run).resolve().name)
+    for section, finding in report.findings("warning"):
+        click.echo(f"warning: {finding.text} ({section.title})")
+    path = Path(run) / "report.html"
+    page.write(report, path)
+    click.echo(f"report written to {path}")
