@@ -12,14 +12,16 @@ import click
 @click.option("--draws", type=click.IntRange(min=1), default=100, show_default=True, help="Draws of the latents for the predictions.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 def diagnose(run: str, data: str, split: str | None, draws: int, device: str) -> None:
-    """Write RUN/report.html: what the fit in RUN has learned, what looks wrong, and what the data say to it."""
+    """Write RUN/report.html, what the fit has learned, what looks wrong and what the data say to it, and RUN/posterior.nc for ArviZ."""
     from cm2pyro.api import CM2
     from cm2pyro.diagnostics.report import page
 
     model = CM2.load(run, device=device, say=click.echo)
-    report = model.report(data, split=split, draws=draws, run=Path(run).resolve().name)
+    groups = model.posterior_groups(data, split=split)
+    posterior = model.diagnose_posterior(data, groups)
+    report = model.report(data, split=split, draws=draws, run=Path(run).resolve().name, further=[posterior])
     for section, finding in report.findings("warning"):
         click.echo(f"warning: {finding.text} ({section.title})")
     path = Path(run) / "report.html"
     page.write(report, path)
-    click.echo(f"report written to {path}")
+    click.echo(f"report written to {path}, posterior to {model.write_posterior(groups, run)}")

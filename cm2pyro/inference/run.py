@@ -29,7 +29,8 @@ CONFIG, PREPROCESSING, HOLDOUT, ENV, HISTORY, MASK, LOCK = (
     "mask.csv",
     ".lock",
 )
-_RESULTS = ("mixture.json", "reference.safetensors", "recalibration.json", "report.html")
+POSTERIOR = "posterior.nc"
+_RESULTS = ("mixture.json", "reference.safetensors", "recalibration.json", "report.html", POSTERIOR)
 _OURS = (CONFIG, PREPROCESSING, HOLDOUT, ENV, HISTORY, MASK, "snapshots.safetensors", *_RESULTS)
 
 
