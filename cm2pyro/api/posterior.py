@@ -71,7 +71,9 @@ class Posterior(Fitted):
         dataset = self.preparation.transform(manifest, labels=has)
         self._say_notes()
         splits = manifest.frame["split"].to_numpy(dtype=str) if "split" in manifest.frame else np.full(len(manifest), "")
-        trained = (splits == "train") & ~np.isin(manifest.ids, self.holdout.get("samples", []))
+        # What a fit held out of the split `train` stopped it, as rows of `val` do.
+        splits = np.where(np.isin(manifest.ids, self.holdout.get("samples", [])), "val", splits)
+        trained = splits == "train"
         return Rows(dataset, splits, trained, self.classes, self.preparation.scaling)
 
     def _tempered(self) -> bool:

@@ -19,6 +19,7 @@ _COMMANDS = {
     "evaluate": "cm2pyro.cli.evaluate",
     "recalibrate": "cm2pyro.cli.recalibrate",
     "diagnose": "cm2pyro.cli.diagnose",
+    "compare": "cm2pyro.cli.compare",
 }
 
 
