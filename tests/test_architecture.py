@@ -45,12 +45,12 @@ def test_help_imports_nothing_heavy() -> None:
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert out.rstrip().endswith("[]")
-    for command in ("simulate", "prepare", "data", "fit", "predict", "impute", "evaluate", "recalibrate", "diagnose"):
+    for command in ("simulate", "prepare", "data", "fit", "predict", "impute", "evaluate", "recalibrate", "diagnose", "select"):
         assert command in out
 
 
 def test_every_command_has_help(capsys: pytest.CaptureFixture[str]) -> None:
-    for command in ("simulate", "prepare", "data", "fit", "predict", "impute", "evaluate", "recalibrate", "diagnose"):
+    for command in ("simulate", "prepare", "data", "fit", "predict", "impute", "evaluate", "recalibrate", "diagnose", "select"):
         with pytest.raises(SystemExit) as stop:
             main([command, "--help"])
         assert stop.value.code == 0

@@ -1,6 +1,6 @@
 """The user-facing object: it knows files and frames, the rest of the package knows tensors."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +11,18 @@ import xarray as xr
 
 from cm2pyro.api.base import Source
 from cm2pyro.api.posterior import Posterior
+from cm2pyro.config import Config
 from cm2pyro.data.dataset import Dataset
 from cm2pyro.data.manifest import read_manifest
 from cm2pyro.data.missingness import Mechanism, hide, mask_table
 from cm2pyro.data.subgroups import group_rows, read_column
 from cm2pyro.diagnostics.challenge import check_challenge
 from cm2pyro.diagnostics.evaluation import Evaluation
+from cm2pyro.diagnostics.family_choice import FamilyChoice
 from cm2pyro.diagnostics.latents import to_xarray
 from cm2pyro.diagnostics.report import material
 from cm2pyro.diagnostics.report.parts import Report, Section
+from cm2pyro.diagnostics.resampling import subject_codes
 from cm2pyro.diagnostics.sensitivity import Sensitivity, Shift, check_delta
 from cm2pyro.errors import ConfigError, DataError
 from cm2pyro.files import write_text
@@ -31,7 +34,9 @@ from cm2pyro.inference.monitor import latents
 from cm2pyro.inference.predict import Prediction, predict
 from cm2pyro.inference.recalibration import Recalibration, check_recalibration
 from cm2pyro.inference.run import versions
+from cm2pyro.inference.select import Candidate, candidate_structures, select
 from cm2pyro.inference.variance import Decomposition, VarianceSplit
+from cm2pyro.models import make_structure
 
 
 class CM2(Posterior):
@@ -226,3 +231,41 @@ class CM2(Posterior):
         return family_posterior(
             self.program.structure, z, dataset.observed.to(z.device), families, prior, self.config.priors, fit.restarts, fit.seed
         )
+
+    def select(
+        self,
+        data: Source,
+        families: Sequence[str],
+        components: Sequence[int] = (1, 2, 3, 4),
+        split: str | None = "train",
+        config: Config | None = None,
+        folds: int = 10,
+        report: Callable[[Candidate, float], None] | None = None,
+    ) -> FamilyChoice:
+        """Choose the copula family and the number of components for the latents of this fit, encoders frozen.
+
+        Every family with every K is fitted to one draw of the latents (of an ensemble's first member) and judged by its elpd on
+        subjects left out, see `inference.select` and `FamilyChoice`.
+
+        Args:
+            data: a manifest. families: names; `mixture` is of the others named. components: values of K. split: only these rows;
+                None for every row. config: whose prior, priors, fit.restarts and fit.seed count, with this fit's modalities and latents;
+                by default this fit's own. folds, report: see `inference.select`.
+
+        Raises:
+            ConfigError: nothing to choose from, an unknown family, or a config of other modalities or latents. DataError: too few subjects.
+        """
+        config = self.config if config is None else config
+        structure = make_structure(config)
+        candidate_structures(structure, families, components)  # refused before anything is read
+        for key in ("modalities", "latent"):
+            if getattr(config, key) != getattr(self.config, key):
+                raise ConfigError(f"{key}: the config differs from the run, whose latents are used; expected the same; give one of the two")
+        manifest = self._rows(read_manifest(data), split)
+        dataset = self.preparation.transform(manifest, labels=False)
+        self._say_notes()
+        z = latents(self.program, dataset, seed=config.fit.seed)
+        subjects = torch.from_numpy(subject_codes(dataset.subjects, len(dataset)))
+        fit = config.fit
+        found = select(structure, z, dataset.observed, families, components, subjects, config.priors, fit.restarts, fit.seed, folds, report)
+        return FamilyChoice.of(found, config, fit.seed)

@@ -20,6 +20,7 @@ _COMMANDS = {
     "recalibrate": "cm2pyro.cli.recalibrate",
     "diagnose": "cm2pyro.cli.diagnose",
     "compare": "cm2pyro.cli.compare",
+    "select": "cm2pyro.cli.select",
 }
 
 

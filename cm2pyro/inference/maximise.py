@@ -42,7 +42,9 @@ def maximise(
     fixed = {name: value.detach().double() for name, value in values.items()}
     transforms = {name: biject_to(priors[name].support) for name in names}
     free = {
-        name: t.inv(_inside(fixed[name], priors[name].support)).detach().contiguous().requires_grad_() for name, t in transforms.items()
+        # A copy: on the real line the transform gives back the caller's own tensor, and the search writes into it.
+        name: t.inv(_inside(fixed[name], priors[name].support)).detach().clone(memory_format=torch.contiguous_format).requires_grad_()
+        for name, t in transforms.items()
     }
 
     def at(free: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -112,6 +112,18 @@ def test_maximise_ends_where_the_gradient_vanishes() -> None:
     assert float(slope.abs().max()) < 1e-3 * math.sqrt(10 * 800) * 10
 
 
+def test_the_start_stays_as_it_was() -> None:
+    structure = MixtureStructure(3, 2, 3)
+    priors, z = site_priors(structure, Priors()), latents("gaussian", 0.5, 100).double()
+    torch.manual_seed(0)
+    start = {name: prior.sample().double() for name, prior in priors.items()}
+    kept = {name: value.clone() for name, value in start.items()}
+    found, _ = maximise(structure, priors, start, list(start), z, torch.ones(100, 3, dtype=torch.bool), steps=5)
+    for name, value in kept.items():
+        assert torch.equal(start[name], value)
+        assert not torch.equal(found[name], value)
+
+
 def test_only_named_sites_move() -> None:
     structure = MixtureStructure(3, 2, 3)
     priors, z, observed = site_priors(structure, Priors()), latents("gaussian", 0.5, 300), torch.ones(300, 3, dtype=torch.bool)
