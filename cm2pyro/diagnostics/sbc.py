@@ -1,6 +1,5 @@
 """Simulation-based calibration: whether posteriors of simulated data hold the parameters that made the data."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,8 +48,10 @@ def uniformity(ranks: ArrayLike, draws: int, levels: tuple[float, ...] = (0.5, 0
         DataError: fewer than two ranks, or ranks outside 0 … draws.
     """
     r = np.asarray(ranks)
-    if r.ndim != 1 or len(r) < 2 or draws < 1 or r.min() < 0 or r.max() > draws:
-        raise DataError(f"ranks: found {len(r)} between {r.min()} and {r.max()}, expected two or more between 0 and {draws}; mend them")
+    whole = r.ndim == 1 and r.size > 1 and np.issubdtype(r.dtype, np.integer)
+    if not whole or draws < 1 or r.min() < 0 or r.max() > draws:
+        found = f"{r.size} {r.dtype}" + (f" between {r.min()} and {r.max()}" if r.size else "")
+        raise DataError(f"ranks: found {found}, expected two or more whole numbers between 0 and {draws}; mend them")
     at = np.arange(1, draws + 1) / (draws + 1)  # F(j) = P(rank < j) = j / (draws + 1)
     shape = np.sqrt(at * (1 - at))
     difference = _ecdf(r[None], draws)[0] - at
@@ -62,7 +63,7 @@ def uniformity(ranks: ArrayLike, draws: int, levels: tuple[float, ...] = (0.5, 0
     p = (1 + (largest >= found - 1e-12).sum()) / (1 + len(largest))
     coverage = {}
     for level in levels:
-        low = math.ceil((1 - level) / 2 * (draws + 1))
+        low = round((1 - level) / 2 * (draws + 1))  # of uniform ranks 1 − 2 low / (draws + 1) are within
         coverage[level] = float(((r >= low) & (r <= draws - low)).mean())
     return Uniformity(float(p), at, difference, np.quantile(largest, 0.95) * shape, coverage)
 

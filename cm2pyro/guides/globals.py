@@ -109,13 +109,20 @@ class JointGuide(GlobalGuide):
 
     def start(self, values: dict[str, Tensor]) -> None:
         with torch.no_grad():
-            parts = dict(zip(self.auto._unconstrained_shapes, self.loc.split(self._sizes()), strict=True))
+            parts = self._parts(self.loc)
+            offsets = self._parts(self._centre() - self.loc)
             for name, value in values.items():
                 support = self.auto.prototype_trace.nodes[name]["fn"].support
-                parts[name].copy_(biject_to(support).inv(value).reshape(-1))
+                parts[name].copy_(biject_to(support).inv(value).reshape(-1) - offsets[name])
 
-    def _sizes(self) -> list[int]:
-        return [shape.numel() for shape in self.auto._unconstrained_shapes.values()]
+    def _parts(self, x: Tensor) -> dict[str, Tensor]:
+        """(P,) -> views of it by site."""
+        shapes = self.auto._unconstrained_shapes
+        return dict(zip(shapes, x.split([shape.numel() for shape in shapes.values()]), strict=True))
+
+    def _centre(self) -> Tensor:
+        """(P,) unconstrained values of `median`."""
+        return self.loc
 
     @property
     def loc(self) -> nn.Parameter:
@@ -142,11 +149,13 @@ class FlowGuide(JointGuide):
 
     def median(self) -> dict[str, Tensor]:
         """The image of the base's centre: a point well inside, not the median of any coordinate."""
-        auto = self.auto
+        return {site["name"]: biject_to(site["fn"].support)(value) for site, value in self.auto._unpack_latent(self._centre())}
+
+    def _centre(self) -> Tensor:
         x = torch.zeros_like(self.loc)
-        for transform in auto.transforms():
+        for transform in self.auto.transforms():
             x = transform(x)
-        return {site["name"]: biject_to(site["fn"].support)(value) for site, value in auto._unpack_latent(x)}
+        return x
 
 
 class _AutoFlow(AutoContinuous):
@@ -169,7 +178,7 @@ class _AutoFlow(AutoContinuous):
 
     def transforms(self) -> list[torch.distributions.Transform]:
         """From the base to the unconstrained values."""
-        return [*self.layers, AffineTransform(self.loc, self.log_scale.exp(), event_dim=1)]
+        return [*self.layers, AffineTransform(self.loc, self.log_scale.exp(), event_dim=1, cache_size=1)]
 
     def get_posterior(self) -> TransformedDistribution:
         base = Normal(torch.zeros_like(self.loc), torch.ones_like(self.loc)).to_event(1)

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import pyro
 import torch
 from pyro.distributions import TorchDistribution
 from pyro.infer import MCMC, NUTS
@@ -128,14 +127,14 @@ def sample_chains(
     mode, root = approximation(potential, potential.unconstrain(start))
 
     def moved(y: Values) -> Tensor:
-        return potential(mode + root @ y["y"])
+        return _guarded(potential, mode + root @ y["y"])
 
     parts: list[Values] = []
     divergences: list[int] = []
     for chain in range(chains):
         with torch.random.fork_rng(devices=[]):
-            pyro.set_rng_seed((seed + 7919 * chain) % 2**32)
-            initial = _finite_start(moved, potential.size)
+            torch.manual_seed((seed + 7919 * chain) % 2**32)
+            initial = _finite_start(moved, mode)
             # With the curvature known, a mass matrix learned from a short warm-up is worse than none.
             kernel = NUTS(potential_fn=moved, adapt_mass_matrix=potential.size > _DENSE)
             done = _Counter(chain, warmup + draws, progress)
@@ -146,7 +145,7 @@ def sample_chains(
                 mcmc.run()
             with torch.no_grad():
                 parts.append(potential.constrain(mode + mcmc.get_samples()["y"] @ root.mT))
-            divergences.append(len(mcmc.diagnostics()["divergences"]["chain 0"]))
+            divergences.append(done.divergences)
     return Chains({name: torch.stack([part[name] for part in parts]) for name in parts[0]}, divergences, warmup)
 
 
@@ -157,9 +156,10 @@ def approximation(potential: Potential, x: Tensor) -> tuple[Tensor, Tensor]:
 
     def closure() -> Tensor:
         optimiser.zero_grad()
-        loss = potential(x)
+        loss = _guarded(potential, x)
         loss.backward()
-        return loss
+        # The line search compares: NaN is neither less nor more, and would end it in an error.
+        return torch.where(torch.isfinite(loss), loss, torch.inf)
 
     begin = x.detach().clone()
     optimiser.step(closure)
@@ -167,23 +167,26 @@ def approximation(potential: Potential, x: Tensor) -> tuple[Tensor, Tensor]:
     if not bool(torch.isfinite(mode).all()):
         mode = begin
     if potential.size > _DENSE:
-        return mode, torch.eye(potential.size, dtype=x.dtype)
+        return mode, torch.eye(potential.size, dtype=x.dtype, device=x.device)
     hessian = _hessian(potential, mode)
     if not bool(torch.isfinite(hessian).all()):
-        return mode, torch.eye(potential.size, dtype=x.dtype)
+        return mode, torch.eye(potential.size, dtype=x.dtype, device=x.device)
     values, vectors = torch.linalg.eigh((hessian + hessian.mT) / 2)
     # Flat or downhill directions: about as wide as a prior.
     return mode, vectors * values.clamp_min(_LEAST_CURVATURE).rsqrt()
 
 
 class _Counter:
-    """Counts a chain's iterations."""
+    """Counts a chain's iterations, and those after warm-up that diverged."""
 
     def __init__(self, chain: int, total: int, progress: Progress | None) -> None:
-        self.chain, self.total, self.progress, self.done = chain, total, progress, 0
+        self.chain, self.total, self.progress, self.done, self.divergences = chain, total, progress, 0, 0
 
-    def __call__(self, *_: Any) -> None:
+    def __call__(self, kernel: NUTS, *_: Any) -> None:
         self.done += 1
+        if self.done == self.total:
+            # From the kernel: MCMC.diagnostics also computes R-hat, which fails for fewer than four draws.
+            self.divergences = len(kernel.diagnostics()["divergences"])
         if self.progress is not None:
             self.progress(self.chain, self.done, self.total)
 
@@ -193,15 +196,21 @@ def _hessian(potential: Potential, x: Tensor) -> Tensor:
 
     def gradient(at: Tensor) -> Tensor:
         at = at.detach().requires_grad_()
-        return torch.autograd.grad(potential(at), at)[0]
+        return torch.autograd.grad(_guarded(potential, at), at)[0]
 
-    rows = [(gradient(x + step) - gradient(x - step)) / (2 * _STEP) for step in _STEP * torch.eye(len(x), dtype=x.dtype)]
+    steps = _STEP * torch.eye(len(x), dtype=x.dtype, device=x.device)
+    rows = [(gradient(x + step) - gradient(x - step)) / (2 * _STEP) for step in steps]
     return torch.stack(rows)
 
 
-def _finite_start(potential: Callable[[Values], Tensor], size: int) -> Values:
+def _guarded(potential: Potential, x: Tensor) -> Tensor:
+    """The potential, NaN where x is not finite: factorisations and checks would raise there what a search may step over."""
+    return potential(x) if bool(torch.isfinite(x).all()) else x.sum() * torch.nan
+
+
+def _finite_start(potential: Callable[[Values], Tensor], like: Tensor) -> Values:
     for _ in range(_TRIES):
-        y = torch.randn(size, dtype=torch.float64, requires_grad=True)
+        y = torch.randn(like.shape, dtype=like.dtype).to(like.device).requires_grad_()
         value = potential({"y": y})
         (gradient,) = torch.autograd.grad(value, y)
         if bool(torch.isfinite(value)) and bool(torch.isfinite(gradient).all()):

@@ -92,6 +92,9 @@ def _make(site: str, prior: SitePrior | Prior, shape: torch.Size, **sized: Any) 
             raise ConfigError(
                 f"priors.{site}: found {type(made).__name__}, expected a Pyro distribution, or a callable from shape {tuple(shape)} to one"
             )
+        # Given element by element or as one event, it is the same prior: the site declares its events itself.
+        while isinstance(made, dist.Independent):
+            made = made.base_dist
         return made
     cls: Any = getattr(dist, prior.dist, None)
     if not (inspect.isclass(cls) and issubclass(cls, TorchDistributionMixin)):
