@@ -28,7 +28,7 @@ from cm2pyro.guides.globals import NormalGuide
 from cm2pyro.inference.mcmc import Potential, Values, sample_chains
 from cm2pyro.models.priors import site_priors
 
-ROWS, WARMUP, DRAWS, THIN = 50, 100, 400, 4
+ROWS, WARMUP, DRAWS, THIN, STEPS = 50, 100, 400, 4, 400
 STRUCTURE = MixtureStructure(modalities=2, dim=1, components=2)
 PRIORS = Priors.model_validate(
     {
@@ -115,8 +115,8 @@ def _normal(potential: Potential, truth: Values, seed: int) -> tuple[Values, int
 
     guide = NormalGuide(sample_globals)
     guide.start(truth)
-    svi = SVI(model, guide, pyro.optim.ClippedAdam({"lr": 0.04, "lrd": 0.1 ** (1 / 400)}), Trace_ELBO())
-    for _ in range(400):
+    svi = SVI(model, guide, pyro.optim.ClippedAdam({"lr": 0.04, "lrd": 0.1 ** (1 / STEPS)}), Trace_ELBO())
+    for _ in range(STEPS):
         svi.step()
     with torch.no_grad():
         drawn = [guide() for _ in range(DRAWS)]

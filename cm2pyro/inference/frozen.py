@@ -1,9 +1,10 @@
 """The posterior of the global sites and of the outcome's head, given a fit whose encoders stand still."""
 
+import copy
 import math
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from cm2pyro.data.dataset import Dataset
 from cm2pyro.distributions.mixture import CopulaMixture
@@ -42,11 +43,12 @@ def frozen_potential(program: Program, dataset: Dataset, seed: int) -> Potential
     target, known = likelihood.labels(labels, z.dtype), likelihood.known(labels)
     some, seen = z[asked], observed[asked]
     complete = seen.all(1)
-    dtype = next(program.parameters()).dtype
+    like = next(program.parameters()).detach()
+    fusion, linear = _held(model.fusion), None if model.head is None else _held(model.head)
     S = max(_COMPLETIONS, model.completions)
     generator = torch.Generator().manual_seed(seed)
     noise = torch.randn(S, *some[~complete].shape, generator=generator, dtype=torch.float64).to(z.device)
-    features = _features(program, some[complete]).detach()
+    features = _features(fusion, some[complete], like)
     holes, gaps = some[~complete], seen[~complete]
 
     def scored(outputs: Tensor, rows: Tensor, log_weights: Tensor | None = None) -> Tensor:
@@ -62,16 +64,21 @@ def frozen_potential(program: Program, dataset: Dataset, seed: int) -> Potential
         if len(holes):
             shape = (S, *gaps.shape)
             drawn, log_r = mixture.completions(holes.expand(S, *holes.shape), gaps.expand(shape), noise)
-            found = _features(program, drawn.flatten(0, 1))
-            outputs = found @ head[0].mT + head[1] if head is not None else model.head(found.to(dtype)).double()  # type: ignore[misc]
+            found = _features(fusion, drawn.flatten(0, 1), like)
+            outputs = found @ head[0].mT + head[1] if head is not None else linear(found.to(like)).double()  # type: ignore[misc]
             total = total + scored(outputs, ~complete, log_r.flatten(0, 1) - math.log(S))
         return total
 
     return Potential(program.structure, priors, z, observed, outcome)
 
 
-def _features(program: Program, z: Tensor) -> Tensor:
+def _held(module: nn.Module) -> nn.Module:
+    """A copy that takes no gradients: those of the potential must not pile up in the fit's parameters."""
+    return copy.deepcopy(module).eval().requires_grad_(False)
+
+
+def _features(fusion: nn.Module, z: Tensor, like: Tensor) -> Tensor:
     """Fused features in float64; the fusion computes in the type that it was fitted in."""
-    like = next(program.parameters())
-    features: Tensor = program.model.fusion(z.to(like)).double()
+    with torch.backends.cudnn.flags(enabled=False):  # whose recurrent networks have no derivative outside training
+        features: Tensor = fusion(z.to(like)).double()
     return features

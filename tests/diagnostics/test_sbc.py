@@ -1,5 +1,7 @@
 """Simulation-based calibration: what is uniform is accepted, what is not is refused."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -14,7 +16,7 @@ def test_uniform_ranks_stay_in_the_band_at_its_level() -> None:
     sets = 300
     found = [uniformity(rng.integers(0, DRAWS + 1, SIMULATIONS), DRAWS) for _ in range(sets)]
     inside = np.mean([one.uniform for one in found])
-    # Binomial sd √(0.95 · 0.05 / 300) = 0.013, and the band's level, from 2,000 sets, has sd 0.005; ranks are discrete, so it may hold more.
+    # Binomial sd √(0.95 · 0.05 / 300) = 0.013; of the band's level, from 2,000 sets, 0.005. Ranks are discrete: it may hold more.
     assert 0.95 - 4 * 0.014 < inside <= 1
     small = np.mean([one.p <= 0.05 for one in found])
     assert small < 0.05 + 4 * 0.014
@@ -75,7 +77,7 @@ def test_the_exact_interval() -> None:
     assert binomial_interval(1.0, 10)[1] == 1
 
 
-def test_the_picture_is_written(tmp_path) -> None:  # noqa: ANN001
+def test_the_picture_is_written(tmp_path: Path) -> None:
     found = uniformity(np.arange(50), 49)
     path = tmp_path / "sbc.png"
     plot_uniformity({"one": {"x": found}, "two": {"x": found}}, path, "title")

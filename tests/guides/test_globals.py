@@ -125,9 +125,9 @@ def test_a_correlated_normal_is_recovered_where_the_guide_can(cls: type[GlobalGu
     torch.manual_seed(0)
     guide = cls(correlated, "globals")
     optimiser = torch.optim.Adam(guide.parameters(), lr=0.1)
-    decay = torch.optim.lr_scheduler.ExponentialLR(optimiser, 0.02 ** (1 / 250))
-    elbo = Trace_ELBO(num_particles=32, vectorize_particles=True, max_plate_nesting=0)
-    for _ in range(250):
+    decay = torch.optim.lr_scheduler.ExponentialLR(optimiser, 0.02 ** (1 / 500))
+    elbo = Trace_ELBO(num_particles=16, vectorize_particles=True, max_plate_nesting=0)
+    for _ in range(500):
         optimiser.zero_grad()
         elbo.differentiable_loss(correlated, guide).backward()
         optimiser.step()

@@ -8,7 +8,7 @@ from torch.distributions import biject_to
 from cm2pyro.config import Priors
 from cm2pyro.distributions.structure import MixtureStructure
 from cm2pyro.errors import ConfigError
-from cm2pyro.models.priors import Floored, site_priors
+from cm2pyro.models.priors import Floored, head_priors, site_priors
 
 STRUCTURE = MixtureStructure(modalities=3, dim=2, components=4)
 
@@ -91,3 +91,103 @@ def test_refusals_name_the_site(given: dict, expected: str) -> None:
         site_priors(STRUCTURE, priors(**given))
     assert expected in str(refusal.value)
     assert "\n" not in str(refusal.value)
+
+
+def test_priors_from_python_are_objects_or_callables() -> None:
+    seen = {}
+
+    def copula(shape: torch.Size) -> dist.TorchDistribution:
+        seen["copula"] = tuple(shape)
+        return dist.LKJCholesky(shape[-1], torch.tensor(7.0))
+
+    made = site_priors(
+        STRUCTURE, priors(locs={"dist": "Normal", "loc": 9, "scale": 9}), {"locs": dist.StudentT(3.0, 0.0, 1.0), "copula": copula}
+    )
+    assert seen == {"copula": (2, 3, 3)}
+    x = torch.randn(3, 4, 2)
+    torch.testing.assert_close(made["locs"].log_prob(x), dist.StudentT(3.0, 0.0, 1.0).log_prob(x).sum())
+    expected = 2 * dist.LKJCholesky(3, torch.tensor(7.0)).log_prob(torch.eye(3))
+    torch.testing.assert_close(made["copula"].log_prob(torch.eye(3).expand(2, 3, 3)), expected)
+
+
+def test_events_given_whole_are_the_same_prior() -> None:
+    """A callable naturally makes a distribution of the site's shape, all of it one event."""
+    for site, one in (("locs", dist.Normal(0.0, 2.0)), ("scales", dist.Gamma(2.0, 3.0))):
+        plain = site_priors(STRUCTURE, Priors(), {site: one})[site]
+        x = plain.sample()
+        for made in (one.expand([2]).to_event(1), one.expand([3, 4, 2]), one.expand([3, 4, 2]).to_event(3)):
+            found = site_priors(STRUCTURE, Priors(), {site: made})[site]
+            assert found.event_shape == (3, 4, 2)
+            torch.testing.assert_close(found.log_prob(x), plain.log_prob(x))
+    given = dist.LKJCholesky(3, torch.tensor(7.0)).expand([2]).to_event(1)
+    assert site_priors(STRUCTURE, Priors(), {"copula": given})["copula"].event_shape == (2, 3, 3)
+
+
+def test_a_multivariate_normal_over_latent_dimensions() -> None:
+    covariance = torch.tensor([[1.0, 0.8], [0.8, 1.0]])
+    normal = dist.MultivariateNormal(torch.tensor([1.0, -1.0]), covariance)
+    made = site_priors(STRUCTURE, Priors(), {"locs": normal})["locs"]
+    assert (made.batch_shape, made.event_shape) == ((), (3, 4, 2))
+    x = torch.randn(3, 4, 2)
+    torch.testing.assert_close(made.log_prob(x), normal.log_prob(x).sum())
+    from_config = site_priors(
+        STRUCTURE, priors(locs={"dist": "MultivariateNormal", "loc": [1.0, -1.0], "covariance_matrix": covariance.tolist()})
+    )
+    torch.testing.assert_close(from_config["locs"].log_prob(x), made.log_prob(x))
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({"locks": dist.Normal(0.0, 1.0)}, "no site 'locks'"),
+        ({"locs": 3}, "priors.locs: found int, expected a Pyro distribution, or a callable from shape (3, 4, 2)"),
+        ({"locs": lambda shape: shape}, "priors.locs: found Size"),
+        ({"locs": torch.distributions.Normal(0.0, 1.0)}, "priors.locs: found Normal, expected a Pyro distribution"),
+        ({"locs": dist.Normal(torch.zeros(5), 1.0)}, "priors.locs: shape (5,) does not expand to the site's (3, 4, 2)"),
+        ({"locs": dist.MultivariateNormal(torch.zeros(3), torch.eye(3))}, "priors.locs: shape (3,) does not expand"),
+        ({"scales": dist.Normal(0.0, 1.0)}, "priors.scales: Normal has support"),
+        ({"weights": dist.Dirichlet(torch.ones(3))}, "priors.weights: Dirichlet has shape (3,); the site has (4,)"),
+        ({"weights": dist.Beta(1.0, 1.0)}, "priors.weights: Beta has support"),
+        ({"copula": dist.LKJCholesky(4, torch.tensor(1.0))}, "priors.copula: shape"),
+        ({"copula_df": dist.Gamma(1.0, 1.0)}, "no site 'copula_df'"),
+    ],
+)
+def test_refusals_of_priors_from_python(given: dict, expected: str) -> None:
+    with pytest.raises(ConfigError) as refusal:
+        site_priors(STRUCTURE, Priors(), given)
+    assert expected in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+
+
+def test_one_family_of_a_mixture_has_its_prior() -> None:
+    structure = MixtureStructure(2, 3, 2, family="mixture", families=("gaussian", "clayton"))
+    default = site_priors(structure, Priors())
+    assert {name for name in default if name.startswith("copula")} == {"copula_gaussian", "copula_clayton", "copula_weights"}
+    asked = {"dist": "Beta", "concentration1": 2, "concentration0": 5}
+    made = site_priors(structure, priors(copula_clayton=asked, copula_weights={"dist": "Dirichlet", "concentration": 3}))
+    x = torch.tensor([0.2, 0.5, 0.9])
+    torch.testing.assert_close(made["copula_clayton"].log_prob(x), dist.Beta(2.0, 5.0).log_prob(x).sum())
+    w = torch.tensor([0.3, 0.7])
+    torch.testing.assert_close(made["copula_weights"].log_prob(w), dist.Dirichlet(torch.tensor([3.0, 3.0])).log_prob(w))
+    tril = torch.eye(2).expand(3, 2, 2)
+    torch.testing.assert_close(made["copula_gaussian"].log_prob(tril), default["copula_gaussian"].log_prob(tril))
+    with pytest.raises(ConfigError, match=r"priors\.copula_joe: the mixture copula has no such site"):
+        site_priors(structure, priors(copula_joe=asked))
+
+
+def test_head_priors() -> None:
+    assert head_priors(Priors(), 2, 3) == {}
+    made = head_priors(priors(head={"dist": "Laplace", "loc": 0, "scale": 0.5}), 2, 3)
+    x, b = torch.randn(2, 3), torch.randn(2)
+    torch.testing.assert_close(made["head"].log_prob(x), dist.Laplace(0.0, 0.5).log_prob(x).sum())
+    torch.testing.assert_close(made["head_bias"].log_prob(b), dist.Normal(0.0, 5.0).log_prob(b).sum())
+    given = {"head": lambda shape: dist.Normal(0.0, torch.arange(1.0, 4.0)).expand(shape), "head_bias": dist.Cauchy(0.0, 1.0)}
+    made = head_priors(Priors(), 2, 3, given)
+    torch.testing.assert_close(made["head"].log_prob(x), dist.Normal(0.0, torch.arange(1.0, 4.0)).log_prob(x).sum())
+    torch.testing.assert_close(made["head_bias"].log_prob(b), dist.Cauchy(0.0, 1.0).log_prob(b).sum())
+    with pytest.raises(ConfigError, match=r"priors\.head_bias: given, but head has no prior"):
+        head_priors(Priors(), 2, 3, {"head_bias": dist.Normal(0.0, 1.0)})
+    with pytest.raises(ConfigError, match=r"priors\.head: Gamma has support"):
+        head_priors(priors(head={"dist": "Gamma", "concentration": 1, "rate": 1}), 2, 3)
+    with pytest.raises(ConfigError, match=r"priors\.head: shape \(4,\) does not expand to the site's \(2, 3\)"):
+        head_priors(priors(head={"dist": "Normal", "loc": [0, 0, 0, 0], "scale": 1}), 2, 3)
