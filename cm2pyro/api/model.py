@@ -10,7 +10,7 @@ import torch
 import xarray as xr
 
 from cm2pyro.api.base import Source
-from cm2pyro.api.fitted import Fitted
+from cm2pyro.api.priors import PriorChecks
 from cm2pyro.data.dataset import Dataset
 from cm2pyro.data.manifest import read_manifest
 from cm2pyro.data.missingness import Mechanism, hide, mask_table
@@ -34,7 +34,7 @@ from cm2pyro.inference.run import versions
 from cm2pyro.inference.variance import Decomposition, VarianceSplit
 
 
-class CM2(Fitted):
+class CM2(PriorChecks):
     """A copula mixture over the latents of a patient's modalities, with a guide that reads whichever are there.
 
     Make one with `from_config` and `fit` it, or `load` a run. `say` receives lines of plain text about what was done
