@@ -83,7 +83,9 @@ class PriorChecks(Fitted):
         order = (predictive.INSIDE, predictive.OVERALL, predictive.SD, predictive.COMPONENTS, predictive.OUTCOME, predictive.SURE)
         return predictive.PriorPredictive(sorted(quantities, key=lambda q: order.index(q.kind)), draws, rows, notes)
 
-    def _outcome(self, manifest: Manifest, notes: list[str]) -> tuple[predictive.OutcomeModel | None, dict[predictive.Key, predictive.Array]]:
+    def _outcome(
+        self, manifest: Manifest, notes: list[str]
+    ) -> tuple[predictive.OutcomeModel | None, dict[predictive.Key, predictive.Array]]:
         """What draws outcomes, and what the labels of the manifest say; None and nothing where the head has no prior."""
         config = self.config
         if config.priors.head is None and "head" not in self.priors:
@@ -93,7 +95,9 @@ class PriorChecks(Fitted):
         labels = read_labels(manifest, config.task, classes)
         if config.task.type == "regression":
             labels = standardised(manifest, config.task, labels, label_scaling(labels))
-            notes.append("outcomes are in standard deviations of the training labels; the observation noise has no prior: it is at its start")
+            notes.append(
+                "outcomes are in standard deviations of the training labels; the observation noise has no prior: it is at its start"
+            )
         likelihood = LIKELIHOODS.get(config.task.type)(len(classes))
         heads = head_priors(config.priors, likelihood.outputs, int(make_fusion(config).width), self.priors)  # type: ignore[arg-type]
         model = predictive.OutcomeModel(likelihood, heads, classes, lambda: make_fusion(config))
@@ -152,10 +156,12 @@ class PriorChecks(Fitted):
             potential = frozen_potential(program, dataset, config.fit.seed, "power-scaling")
             values = posterior_values(program, draws, config.fit.seed)
             log_priors, log_likelihood = densities(potential, values)
-            quantities = named_quantities(program.structure, {k: v for k, v in values.items()}, dataset.names)
+            quantities = named_quantities(program.structure, values, dataset.names)
             scaling = power_scaling(_numpy(quantities), _numpy(log_priors), log_likelihood.cpu().numpy())
             worst = max(scaling.k_hat.values())
-            notes.append(f"largest Pareto k-hat of the weights {worst:.2f}" + ("" if worst <= MOST_K else f", above {MOST_K}: do not trust them"))
+            notes.append(
+                f"largest Pareto k-hat of the weights {worst:.2f}" + ("" if worst <= MOST_K else f", above {MOST_K}: do not trust them")
+            )
         else:
             notes.append("no power-scaling: the fit has point estimates of the global sites")
         return PriorSensitivity(scaling, refits(program, dataset, sets, config.fit.seed) if sets else None, notes)
@@ -168,9 +174,13 @@ class PriorChecks(Fitted):
         if learned:
             notes.append("latents are held at one draw of what the encoders make of the training rows: tau and components describe these")
         if config.fit.beta < 1 and learned:
-            notes.append(f"fit.beta is {config.fit.beta:g}: a posterior of the global sites is tempered; sensitivities are published at beta 1")
+            notes.append(
+                f"fit.beta is {config.fit.beta:g}: a posterior of the global sites is tempered; sensitivities are published at beta 1"
+            )
         if program.random and program.chains is None:
-            notes.append(f"draws are of the guide ({config.guide.globals}), taken as if they were of the posterior; guide.globals: nuts draws that")
+            notes.append(
+                f"draws are of the guide ({config.guide.globals}), taken as if they were of the posterior; guide.globals: nuts draws that"
+            )
         return notes
 
     def _training(self, data: Source) -> Dataset:
@@ -194,7 +204,9 @@ class PriorChecks(Fitted):
         raw = dict(source) if isinstance(source, Mapping) else read_yaml(source).get(_PRIORS)
         where = name if isinstance(source, Mapping) else str(source)
         if not isinstance(raw, dict) or not raw:
-            raise ConfigError(f"{where}: priors: found {'nothing' if not raw else type(raw).__name__}, expected a mapping from sites to priors; write one")
+            raise ConfigError(
+                f"{where}: priors: found {'nothing' if not raw else type(raw).__name__}, expected a mapping from sites to priors; write one"
+            )
         whole = self.config.to_dict()
         try:
             config = Config.from_dict(whole | {_PRIORS: {**(whole.get(_PRIORS) or {}), **raw}})

@@ -128,7 +128,10 @@ _MOST = 20  # lines of a table
 
 def _say_scaling(scaling: "PowerScaling") -> None:
     flagged = scaling.flagged
-    click.echo(f"power-scaling: {len(flagged)} of {len(scaling.table)} quantities are sensitive to the prior")
+    click.echo(
+        f"power-scaling: {len(flagged)} of {len(scaling.table)} quantities are sensitive to the prior (by chance a sensitivity reaches "
+        f"{scaling.chance:.3f} with so many draws)"
+    )
     if len(flagged):
         columns = ["quantity", "mean", "sd", "prior", "likelihood", "site", "diagnosis"]
         _table(columns, [tuple(map(_shown, row)) for row in flagged[columns].head(_MOST).itertuples(index=False)])

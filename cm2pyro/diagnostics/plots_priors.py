@@ -127,7 +127,9 @@ def _refits(axes: Axes, refits: pd.DataFrame) -> None:
     for i, name in enumerate(sets):
         shift = 0.5 * ((i + 0.5) / len(sets) - 0.5)
         axes.plot(shown[name], np.arange(len(shown)) + shift, "o", markersize=5, color=f"C{i}", label=name)
-    axes.set_title(f"{heading} under each prior" + (f", the first {_ROWS} of {len(rows)}" if len(rows) > _ROWS else ""), fontsize=11, loc="left")
+    axes.set_title(
+        f"{heading} under each prior" + (f", the first {_ROWS} of {len(rows)}" if len(rows) > _ROWS else ""), fontsize=11, loc="left"
+    )
     axes.set_xlabel("value at the greatest density")
     _name_rows(axes, list(shown["quantity"]))
 

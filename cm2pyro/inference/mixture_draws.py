@@ -16,7 +16,7 @@ Values = dict[str, Tensor]
 
 
 def posterior_values(program: Program, draws: int, seed: int) -> Values:
-    """Values of the global sites from their posterior, site -> (C, S, …) float64: the chains themselves, or one chain of `draws` of the guide."""
+    """Values of the global sites from their posterior, site -> (C, S, …) float64: the chains, or `draws` of the guide as one."""
     if program.chains is not None:
         return {name: value.double() for name, value in program.chains.values.items()}
     device = next(program.parameters()).device
@@ -33,7 +33,8 @@ def densities(potential: Potential, values: Values) -> tuple[Values, Tensor]:
         shape = next(iter(values.values())).shape[:2]
         each = [{name: value[i] for name, value in flat.items()} for i in range(shape.numel())]
         priors = {
-            name: torch.stack([prior.log_prob(value[name]).sum() for value in each]).reshape(shape) for name, prior in potential.priors.items()
+            name: torch.stack([prior.log_prob(value[name]).sum() for value in each]).reshape(shape)
+            for name, prior in potential.priors.items()
         }
         return priors, torch.stack([potential.log_likelihood(value) for value in each]).reshape(shape)
 

@@ -17,6 +17,7 @@ THRESHOLD = 0.05  # of the paper: below it a sensitivity counts as none
 MOST_K = 0.7  # k-hat up to which the weights can be trusted
 CONFLICT, STRONG, FINE = "prior-data conflict", "strong prior / weak likelihood", "-"
 _DELTA = 0.01  # powers 1 + delta and its inverse
+_SHUFFLES = 10  # of the draws, for what chance makes of a sensitivity
 
 
 @dataclass(frozen=True)
@@ -26,10 +27,12 @@ class PowerScaling:
     Attributes:
         table: a row a quantity: `quantity, mean, sd, prior, likelihood, diagnosis, site` (whose prior moves it most) and
             `prior_<site>` for every site. k_hat: component -> the larger of the two Pareto k-hats of its weights.
+        chance: the sensitivity to a prior unrelated to the quantity that 95% of quantities stay below with so many draws.
     """
 
     table: pd.DataFrame
     k_hat: dict[str, float]
+    chance: float
 
     @property
     def flagged(self) -> pd.DataFrame:
@@ -44,7 +47,8 @@ def power_scaling(quantities: Mapping[str, Array], log_priors: Mapping[str, Arra
     A sensitivity is the rate at which the cumulative Jensen–Shannon distance between the posterior and the one with p(part)^alpha grows
     in log2 alpha at alpha = 1, by draws reweighted by p(part)^(alpha − 1), Pareto-smoothed. Both at or above 0.05: the prior and the
     data pull on the quantity in ways that do not agree, or both are informative (`prior-data conflict`); the prior's alone: the prior
-    decides, or the data say little (`strong prior / weak likelihood`).
+    decides, or the data say little (`strong prior / weak likelihood`). With few draws chance alone passes 0.05: where the same draws with
+    their prior densities shuffled do, that level takes its place for the prior.
 
     Args:
         quantities: name -> (C, S) draws of the posterior, C chains. log_priors: site -> (C, S) log prior density of the site's values.
@@ -55,15 +59,20 @@ def power_scaling(quantities: Mapping[str, Array], log_priors: Mapping[str, Arra
     names = {f"q{i}": name for i, name in enumerate(quantities)}  # names of ours are no names of variables
     parts = {f"p{i}": site for i, site in enumerate(log_priors)}
     draws = {key: np.asarray(quantities[name], dtype=np.float64) for key, name in names.items()}
-    data = az.from_dict(posterior=draws, log_likelihood={"data": np.asarray(log_likelihood, dtype=np.float64)})
+    varying = {key: draw for key, draw in draws.items() if np.ptp(draw) > 0}  # what is constant cannot move
+    data = az.from_dict(posterior=varying, log_likelihood={"data": np.asarray(log_likelihood, dtype=np.float64)})
     data.add_groups({"log_prior": {key: np.asarray(log_priors[site], dtype=np.float64) for key, site in parts.items()}})
+
+    total = np.sum([np.asarray(value, dtype=np.float64) for value in log_priors.values()], axis=0)
+    shuffled = np.random.default_rng(0).permuted(np.repeat(total.reshape(1, -1), _SHUFFLES, 0), axis=1).reshape(_SHUFFLES, *total.shape)
+    data.log_prior.update({f"s{i}": (("chain", "draw"), value) for i, value in enumerate(shuffled)})
 
     def sensitivity(component: str, of: list[str] | None = None) -> Array:
         found = az.psens(data, component=component, component_var_names=of, delta=_DELTA)
-        # A quantity that does not vary cannot move.
-        return np.array([float(found[key]) if np.ptp(draws[key]) > 0 else 0.0 for key in names])
+        return np.array([float(found[key]) if key in varying else 0.0 for key in names])
 
-    prior, likelihood = sensitivity("prior"), sensitivity("likelihood")
+    prior, likelihood = sensitivity("prior", list(parts)), sensitivity("likelihood")
+    chance = float(np.quantile([sensitivity("prior", [f"s{i}"]) for i in range(_SHUFFLES)], 0.95))
     each = {site: sensitivity("prior", [key]) for key, site in parts.items()}
     most = np.array(list(each))[np.argmax(np.stack(list(each.values())), 0)]
     columns: dict[str, object] = {
@@ -72,18 +81,17 @@ def power_scaling(quantities: Mapping[str, Array], log_priors: Mapping[str, Arra
         "sd": [draw.std(ddof=1) for draw in draws.values()],
         "prior": prior,
         "likelihood": likelihood,
-        "diagnosis": [diagnosis(p, q) for p, q in zip(prior, likelihood, strict=True)],
+        "diagnosis": [diagnosis(p, q, max(THRESHOLD, chance)) for p, q in zip(prior, likelihood, strict=True)],
         "site": most,
     }
     table = pd.DataFrame(columns | {f"prior_{site}": value for site, value in each.items()})
-    total = np.sum([np.asarray(value, dtype=np.float64) for value in log_priors.values()], axis=0)
     components = {"prior": total, "likelihood": np.asarray(log_likelihood, dtype=np.float64)}
-    return PowerScaling(table, {name: _k_hat(component) for name, component in components.items()})
+    return PowerScaling(table, {name: _k_hat(component) for name, component in components.items()}, chance)
 
 
-def diagnosis(prior: float, likelihood: float) -> str:
-    """The paper's reading of two sensitivities."""
-    if prior < THRESHOLD:
+def diagnosis(prior: float, likelihood: float, least: float = THRESHOLD) -> str:
+    """The paper's reading of two sensitivities; `least`: below it the one to the prior counts as none."""
+    if prior < least:
         return FINE
     return CONFLICT if likelihood >= THRESHOLD else STRONG
 

@@ -5,11 +5,11 @@ from collections.abc import Mapping
 import pandas as pd
 from pyro.distributions import TorchDistribution
 
+from cm2pyro.data.dataset import Dataset
 from cm2pyro.inference.maximise import maximise
 from cm2pyro.inference.mixture_draws import named_quantities
 from cm2pyro.inference.monitor import latents
 from cm2pyro.inference.program import Program
-from cm2pyro.data.dataset import Dataset
 
 FITTED, OWN = "fit", "own priors"
 
@@ -23,8 +23,8 @@ def refits(program: Program, dataset: Dataset, priors: Mapping[str, Mapping[str,
         priors: name of the set -> site -> prior, of all sites of the mixture.
 
     Returns:
-        A row a quantity (see `named_quantities`, and at the end the log likelihood of the latents): `quantity`, `fit` (the values that the run
-        has, or their medians), `own priors` (refitted under the run's own) and a column for each set.
+        A row a quantity (see `named_quantities`; the last is the log likelihood of the latents): `quantity`, `fit` (the values of the
+        run, or their medians), `own priors` (refitted under the run's own) and a column for each set.
     """
     z, observed = latents(program, dataset, seed=seed), dataset.observed
     observed = observed.to(z.device)

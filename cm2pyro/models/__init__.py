@@ -49,7 +49,9 @@ def make_structure(config: Config) -> MixtureStructure:
 def make_fusion(config: Config) -> nn.Module:
     """The fusion of a config, with attribute `width`. Raises ConfigError."""
     fusion, M = config.fusion, len(config.modalities)
-    return FUSIONS.get(fusion.kind, "fusion.kind")(M, config.latent.dim, **FUSIONS.options(fusion.kind, fusion.options, "fusion", ("kind",)))
+    return FUSIONS.get(fusion.kind, "fusion.kind")(
+        M, config.latent.dim, **FUSIONS.options(fusion.kind, fusion.options, "fusion", ("kind",))
+    )
 
 
 def check_model(config: Config, priors: Given | None = None) -> None:

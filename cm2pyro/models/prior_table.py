@@ -19,7 +19,7 @@ from cm2pyro.distributions.structure import MixtureStructure
 from cm2pyro.errors import ConfigError
 from cm2pyro.models import make_fusion, make_structure
 from cm2pyro.models.likelihoods import LIKELIHOODS
-from cm2pyro.models.priors import HEAD_SITES, head_priors, site_priors
+from cm2pyro.models.priors import head_priors, site_priors
 
 _MEANINGS = {
     sites.WEIGHTS: "weights of the joint components",
