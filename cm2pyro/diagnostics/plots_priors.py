@@ -52,8 +52,8 @@ def _intervals(axes: Axes, rows: Sequence[Quantity], scaled: bool) -> None:
         unit = max(high, 0.0 if data is None else data[2]) if scaled else 1.0
         unit = unit if unit > 0 else 1.0
         first = i == 0
-        axes.hlines(i, low / unit, high / unit, color=BLUE, linewidth=1.2, label="prior, 95%" if first else None)
-        axes.hlines(i, lower / unit, upper / unit, color=BLUE, linewidth=5, alpha=0.5, label="prior, middle half" if first else None)
+        axes.hlines(i, low / unit, high / unit, color=BLUE, linewidth=1.2, label="prior, 95%" if first else "_again")
+        axes.hlines(i, lower / unit, upper / unit, color=BLUE, linewidth=5, alpha=0.5, label="prior, middle half" if first else "_again")
         axes.plot(middle / unit, i, "|", color=BLUE, markersize=9)
         if scaled:
             axes.text(1.02, i, f"{unit:.3g}", transform=axes.get_yaxis_transform(), va="center", ha="left", fontsize=8)
