@@ -11,6 +11,7 @@ import xarray as xr
 
 from cm2pyro.api.base import Source
 from cm2pyro.api.posterior import Posterior
+from cm2pyro.api.priors import PriorChecks
 from cm2pyro.config import Config
 from cm2pyro.data.dataset import Dataset
 from cm2pyro.data.manifest import read_manifest
@@ -39,7 +40,7 @@ from cm2pyro.inference.variance import Decomposition, VarianceSplit
 from cm2pyro.models import make_structure
 
 
-class CM2(Posterior):
+class CM2(Posterior, PriorChecks):
     """A copula mixture over the latents of a patient's modalities, with a guide that reads whichever are there.
 
     Make one with `from_config` and `fit` it, or `load` a run. `say` receives lines of plain text about what was done

@@ -13,6 +13,7 @@ _COMMANDS = {
     "simulate": "cm2pyro.cli.simulate",
     "prepare": "cm2pyro.cli.prepare",
     "data": "cm2pyro.cli.data",
+    "priors": "cm2pyro.cli.priors",
     "fit": "cm2pyro.cli.fit",
     "predict": "cm2pyro.cli.predict",
     "impute": "cm2pyro.cli.impute",

@@ -17,19 +17,22 @@ from cm2pyro.models import as_head
 _COMPLETIONS = 4  # of missing latents per component; what the model's likelihood asks for, if that is more
 
 
-def frozen_potential(program: Program, dataset: Dataset, seed: int) -> Potential:
+def frozen_potential(program: Program, dataset: Dataset, seed: int, asker: str = "guide.globals: nuts") -> Potential:
     """−log p(globals, head, z_observed, y) at β = 1, the latents of `dataset` held at one draw of q(z | x); given latents at themselves.
 
     The outcome is there where it says something: of all labelled rows where the head is a site, else of those that lack a modality,
     since for complete rows it depends on the latents alone. Missing latents are completed with noise that is drawn once, from `seed`:
     the likelihood of a row is the mean over its completions, weighted by the responsibilities, as in the model.
 
+    Args:
+        asker: what needs it, for the message.
+
     Raises:
         ConfigError: a guide or model that this cannot stand for.
     """
     config, model = program.config, program.model
     if config.guide.missing != "conditional" or config.prior.coupling != "shared" or model.missingness is not None:
-        raise ConfigError("guide.globals: nuts needs guide.missing conditional, prior.coupling shared and missingness.model ignorable")
+        raise ConfigError(f"{asker} needs guide.missing conditional, prior.coupling shared and missingness.model ignorable")
     program.eval()
     z = latents(program, dataset, seed=seed).double()
     observed = dataset.observed.to(z.device)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from cm2pyro.config import Config
 from cm2pyro.distributions.mixture import CopulaMixture
@@ -25,6 +25,7 @@ __all__ = [
     "Model",
     "as_head",
     "check_model",
+    "make_fusion",
     "make_model",
     "make_structure",
 ]
@@ -42,6 +43,14 @@ def make_structure(config: Config) -> MixtureStructure:
         prior.copula.tied,
         prior.scale_floor,
         tuple(prior.copula.families or ()),
+    )
+
+
+def make_fusion(config: Config) -> nn.Module:
+    """The fusion of a config, with attribute `width`. Raises ConfigError."""
+    fusion, M = config.fusion, len(config.modalities)
+    return FUSIONS.get(fusion.kind, "fusion.kind")(
+        M, config.latent.dim, **FUSIONS.options(fusion.kind, fusion.options, "fusion", ("kind",))
     )
 
 
@@ -71,9 +80,7 @@ def make_model(
     names, likelihood = tuple(config.modalities), LIKELIHOODS.get(config.task.type, "task.type")
     weight = config.fit.auxiliary
     auxiliary = AuxiliaryHeads(names, config.latent.dim, [likelihood(classes) for _ in names], weight) if weight else None
-    fusion = FUSIONS.get(config.fusion.kind, "fusion.kind")(
-        len(config.modalities), config.latent.dim, **FUSIONS.options(config.fusion.kind, config.fusion.options, "fusion", ("kind",))
-    )
+    fusion = make_fusion(config)
     made = likelihood(classes)
     return Model(
         names,

@@ -261,6 +261,11 @@ class ArchimedeanCopula(Copula):
         return {"": dist.Beta(torch.tensor(1.0), torch.tensor(2.0)).expand(batch_shape).to_event(len(batch_shape))}
 
     @classmethod
+    def site_meanings(cls, modalities: int) -> dict[str, str]:
+        sign = "-tau" if cls.reflects in ("first", "second") else "tau"
+        return {"": f"{sign} / {MAX_TAU}, Kendall's, of every pair"}
+
+    @classmethod
     def from_sites(cls, values: dict[str, Tensor], modalities: int, like: Tensor) -> Self:
         # Above a thousandth: at independence itself some densities have a boundary.
         tau = 1e-3 + (MAX_TAU - 1e-3) * values[""]

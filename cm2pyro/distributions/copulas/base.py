@@ -90,6 +90,11 @@ class Copula(TorchDistribution):
         raise NotImplementedError
 
     @classmethod
+    def site_meanings(cls, modalities: int) -> dict[str, str]:
+        """What the sites of `site_priors` hold, in a few words, for lists; a family of one's own may leave it out."""
+        return {}
+
+    @classmethod
     def from_sites(cls, values: dict[str, Tensor], modalities: int, like: Tensor) -> Self:
         """The copula for values of the global sites, kept inside |tau| <= MAX_TAU; `like` gives dtype and device."""
         raise NotImplementedError

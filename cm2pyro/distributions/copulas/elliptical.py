@@ -128,6 +128,10 @@ class EllipticalCopula(Copula):
     def site_priors(cls, modalities: int, batch_shape: torch.Size) -> dict[str, TorchDistribution]:
         return {"": dist.LKJCholesky(modalities, torch.tensor(2.0)).expand(batch_shape).to_event(len(batch_shape))}
 
+    @classmethod
+    def site_meanings(cls, modalities: int) -> dict[str, str]:
+        return {"": f"Cholesky factor of the correlation matrix, before correlations are multiplied by {MAX_CORRELATION:.4g}"}
+
     @staticmethod
     def _shrunk(value: Tensor) -> Tensor:
         """Shrunk towards the identity, |R_ij| <= MAX_CORRELATION for every pair and R is positive definite, with a gradient everywhere."""

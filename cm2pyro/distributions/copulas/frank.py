@@ -145,6 +145,10 @@ class FrankCopula(ArchimedeanCopula):
         return {"": SymmetricBeta(torch.tensor(2.0)).expand(batch_shape).to_event(len(batch_shape))}
 
     @classmethod
+    def site_meanings(cls, modalities: int) -> dict[str, str]:
+        return super().site_meanings(modalities) if modalities > 2 else {"": f"tau / {MAX_TAU}, Kendall's, of either sign"}
+
+    @classmethod
     def from_sites(cls, values: dict[str, Tensor], modalities: int, like: Tensor) -> Self:
         if modalities > 2:
             return super().from_sites(values, modalities, like)

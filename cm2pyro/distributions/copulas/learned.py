@@ -67,6 +67,15 @@ class LearnedCopula:
             found[sites.copula("weights")] = dist.Dirichlet(torch.ones(len(self.families)))
         return found
 
+    def meanings(self) -> dict[str, str]:
+        """What every site holds, in a few words; sites of a family that does not say are left out."""
+        found: dict[str, str] = {}
+        for prefix, cls in self._members().items():
+            found |= {sites.copula(prefix, suffix): text for suffix, text in cls.site_meanings(self.modalities).items()}
+        if self.families and self.modalities > 1:
+            found[sites.copula("weights")] = "weights of the copula families, in the order of prior.copula.families"
+        return found
+
     def build(self, values: dict[str, Tensor], like: Tensor) -> Copula:
         """The copula for values of its sites; `like` gives dtype and device where it has none."""
         members = []

@@ -122,6 +122,10 @@ class StudentTCopula(EllipticalCopula):
         return {**super().site_priors(modalities, batch_shape), "df": df}
 
     @classmethod
+    def site_meanings(cls, modalities: int) -> dict[str, str]:
+        return {**super().site_meanings(modalities), "df": "degrees of freedom"}
+
+    @classmethod
     def from_sites(cls, values: dict[str, Tensor], modalities: int, like: Tensor) -> Self:
         return cls(cls._shrunk(values[""]), values["df"], validate_args=False)
 
