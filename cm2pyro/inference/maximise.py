@@ -43,7 +43,7 @@ def maximise(
     transforms = {name: biject_to(priors[name].support) for name in names}
     free = {
         # A copy: on the real line the transform gives back the caller's own tensor, and the search writes into it.
-        name: t.inv(_inside(fixed[name], priors[name].support)).detach().clone(memory_format=torch.contiguous_format).requires_grad_()
+        name: t.inv(inside(fixed[name], priors[name].support)).detach().clone(memory_format=torch.contiguous_format).requires_grad_()
         for name, t in transforms.items()
     }
 
@@ -74,7 +74,7 @@ def maximise(
     return {name: found[name].detach().to(value.dtype) for name, value in values.items()}, likelihood
 
 
-def _inside(value: Tensor, support: constraints.Constraint | None) -> Tensor:
+def inside(value: Tensor, support: constraints.Constraint | None) -> Tensor:
     """Away from the corners of a simplex, where its transform is infinite."""
     if support is not constraints.simplex:
         return value

@@ -10,11 +10,12 @@ import torch
 from pyro.distributions import TorchDistribution
 from pyro.infer import MCMC, NUTS
 from torch import Tensor
-from torch.distributions import biject_to, constraints
+from torch.distributions import biject_to
 
 from cm2pyro.distributions.mixture import CopulaMixture
 from cm2pyro.distributions.structure import MixtureStructure
 from cm2pyro.errors import CM2Error
+from cm2pyro.inference.maximise import inside
 
 Values = dict[str, Tensor]
 Progress = Callable[[int, int, int], None]  # chain, iterations done, iterations in all
@@ -84,8 +85,8 @@ class Potential:
 
     def unconstrain(self, values: Values) -> Tensor:
         """Values of the sites -> (P,) float64."""
-        inside = {name: _inside(values[name].detach().double(), prior.support) for name, prior in self.priors.items()}
-        return torch.cat([t.inv(inside[name]).reshape(-1) for name, t in self.transforms.items()])
+        kept = {name: inside(values[name].detach().double(), prior.support) for name, prior in self.priors.items()}
+        return torch.cat([t.inv(kept[name]).reshape(-1) for name, t in self.transforms.items()])
 
     def log_likelihood(self, values: Values) -> Tensor:
         """log p(z_observed, y | values), ()."""
@@ -225,11 +226,3 @@ def _unchecked(prior: TorchDistribution) -> TorchDistribution:
     if hasattr(prior, "base_dist"):
         prior.base_dist = _unchecked(prior.base_dist)
     return prior
-
-
-def _inside(value: Tensor, support: constraints.Constraint | None) -> Tensor:
-    """Away from the corners of a simplex, where its transform is infinite."""
-    if support is not constraints.simplex:
-        return value
-    value = value.clamp_min(1e-8)
-    return value / value.sum()
