@@ -163,6 +163,12 @@ def table(files: tuple[Path, ...], figure: Path | None) -> None:
             one = found[method][name]
             cells += [f"{one.p:.3f}", f"{one.coverage[0.5]:.0%}", f"{one.coverage[0.9]:.0%}"]
         click.echo(f"| {name} | {' | '.join(cells)} |")
+    limit = 0.05 / len(names)
+    for method in METHODS:
+        failed = [name for name, one in found[method].items() if one.p < limit]
+        least = min(one.p for one in found[method].values())
+        verdict = f"not uniform: {', '.join(failed)}" if failed else "no quantity fails"
+        click.echo(f"{method}: smallest p {least:.3f}, at 5% for all {len(names)} together the limit is {limit:.3f}: {verdict}")
     for method in METHODS:
         share = float(np.mean([r[method]["covered"] for r in records.values()]))
         low, high = binomial_interval(share, n)

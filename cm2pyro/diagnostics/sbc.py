@@ -83,6 +83,8 @@ def binomial_interval(share: float, n: int, level: float = 0.95) -> tuple[float,
 
 def plot_uniformity(panels: Mapping[str, Mapping[str, Uniformity]], path: str | Path, title: str) -> None:
     """Two panels of ECDF differences with the band, one curve a quantity: heading -> quantity -> its uniformity."""
+    widest = max(np.abs(found.difference).max() for curves in panels.values() for found in curves.values())
+    widest = 1.1 * max(widest, *(found.band.max() for curves in panels.values() for found in curves.values()))
     with page(path, title) as parts:
         for part, (heading, curves) in zip(parts, panels.items(), strict=True):
             axes = part.subplots()
@@ -91,7 +93,7 @@ def plot_uniformity(panels: Mapping[str, Mapping[str, Uniformity]], path: str | 
             band = next(iter(curves.values()))
             axes.fill_between(band.at, -band.band, band.band, color=GREY, alpha=0.2, label="95% of uniform ranks")
             axes.axhline(0, color=BLUE, linewidth=0.7)
-            axes.set(xlabel="fractional rank of the truth", ylabel="ECDF − uniform")
+            axes.set(xlabel="fractional rank of the truth", ylabel="ECDF − uniform", ylim=(-widest, widest))
             axes.set_title(heading, fontsize=11, loc="left")
             axes.grid(alpha=0.25)
             plain(axes)
