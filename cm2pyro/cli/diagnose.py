@@ -14,10 +14,12 @@ import click
 def diagnose(run: str, data: str, split: str | None, draws: int, device: str) -> None:
     """Write RUN/report.html, what the fit has learned, what looks wrong and what the data say to it, and RUN/posterior.nc for ArviZ."""
     from cm2pyro.api import CM2
+    from cm2pyro.api.base import silent
     from cm2pyro.diagnostics.report import page
 
     model = CM2.load(run, device=device, say=click.echo)
     groups = model.posterior_groups(data, split=split)
+    model.say = silent  # which rows, and what about them, has been said
     posterior = model.diagnose_posterior(data, groups)
     report = model.report(data, split=split, draws=draws, run=Path(run).resolve().name, further=[posterior])
     for section, finding in report.findings("warning"):

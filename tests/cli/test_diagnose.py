@@ -54,8 +54,10 @@ def test_the_report_is_written_into_the_run(made: Path, capsys: pytest.CaptureFi
     code, out, err = call(capsys, "diagnose", made / "run", "--data", made / "manifest.csv", "--draws", 10)
     assert code == 0, err
     assert "every row of" in out
-    assert out.rstrip().endswith("report.html")
-    assert {path.name for path in (made / "run").iterdir()} == before | {"report.html"}
+    assert out.count("every row of") == 1
+    assert out.rstrip().endswith("posterior.nc")
+    assert "report.html" in out
+    assert {path.name for path in (made / "run").iterdir()} == before | {"report.html", "posterior.nc"}
     html = (made / "run" / "report.html").read_text(encoding="utf-8")
     assert len(html) < 5_000_000
     assert html.count("data:image/png;base64,") > 20
