@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 DEMO := demo
+SAMPLES := 2000
 
 .PHONY: demo test check format clean
 .DELETE_ON_ERROR:
@@ -24,7 +25,7 @@ $(VENV)/.check: $(VENV)/.test
 	touch $@
 
 demo: $(VENV)/.base
-	$(BIN)/cm2pyro simulate $(DEMO)/data --samples 2000 --seed 0 --overwrite
+	$(BIN)/cm2pyro simulate $(DEMO)/data --samples $(SAMPLES) --seed 0 --overwrite
 	$(BIN)/cm2pyro fit configs/simulated.yaml --data $(DEMO)/data/manifest.csv --out $(DEMO)/run --overwrite
 	$(BIN)/cm2pyro predict $(DEMO)/run --data $(DEMO)/data/manifest.csv --split test --out $(DEMO)/predictions.csv
 	$(BIN)/cm2pyro evaluate $(DEMO)/run --data $(DEMO)/data/manifest.csv --patterns --out $(DEMO)/metrics.json --figure $(DEMO)/reliability.png

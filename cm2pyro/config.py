@@ -159,16 +159,18 @@ class Config(Section):
     @model_validator(mode="after")
     def _steps(self) -> "Config":
         update = self.prior.copula.update
-        for key, found, without in (("prior.copula.update", update, "joint"), ("fit.settle", self.fit.settle, False)):
-            if found != without and self.guide.globals not in ("delta", "nuts"):
-                remedy = f"set guide.globals to delta, or {key} to {without}"
-                raise ValueError(f"{key}: {found} gives point estimates, guide.globals is {self.guide.globals}; {remedy}")
+        if update != "joint" and self.guide.globals not in ("delta", "nuts"):
+            remedy = "set guide.globals to delta, or prior.copula.update to joint"
+            raise ValueError(f"prior.copula.update: {update} gives point estimates, guide.globals is {self.guide.globals}; {remedy}")
         return self
 
     @model_validator(mode="after")
     def _chains(self) -> "Config":
-        if self.guide.globals != "nuts":
+        globals_ = self.guide.globals
+        if globals_ == "delta" or (globals_ != "nuts" and not self.fit.settle):
             return self
+        asker = "guide.globals: nuts" if globals_ == "nuts" else f"fit.settle with guide.globals {globals_}"
+        remedy = "guide.globals to normal" if globals_ == "nuts" else "fit.settle to false"
         needed = (
             ("guide.missing", self.guide.missing, "conditional"),
             ("prior.coupling", self.prior.coupling, "shared"),
@@ -176,7 +178,7 @@ class Config(Section):
         )
         for key, found, expected in needed:
             if found != expected:
-                raise ValueError(f"guide.globals: nuts needs {key} {expected}, found {found}; set it, or guide.globals to normal")
+                raise ValueError(f"{asker} needs {key} {expected}, found {found}; set it, or {remedy}")
         return self
 
     @model_validator(mode="after")
@@ -209,9 +211,9 @@ class Config(Section):
             raise ConfigError(f"{where}: holds a value that is out of range ({one_line(error)}); write a smaller one") from error
 
     @classmethod
-    def from_file(cls, path: str | Path, overrides: tuple[str, ...] = ()) -> "Config":
-        """Read a YAML file and apply overrides of the form `a.b=c`. Raises ConfigError, one line."""
-        raw = read_yaml(path)
+    def from_file(cls, path: str | Path, overrides: tuple[str, ...] = (), based: bool = True) -> "Config":
+        """Read a YAML file and apply overrides of the form `a.b=c`; `based`: it may name a `base`. Raises ConfigError, one line."""
+        raw = read_yaml(path, based)
         for override in overrides:
             apply_override(raw, override)
         return cls.from_dict(raw, str(path))

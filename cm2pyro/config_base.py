@@ -8,7 +8,7 @@ from cm2pyro.registry import not_a_switch
 
 Number = BeforeValidator(not_a_switch)
 Positive = Annotated[float, Number, Field(gt=0)]
-PositiveInt = Annotated[int, Number, Field(gt=0)]
+PositiveInt = Annotated[int, Number, Field(gt=0, le=1_000_000_000)]
 NotNegative = Annotated[float, Number, Field(ge=0)]
 Fraction = Annotated[float, Number, Field(ge=0, lt=1)]
 

@@ -65,8 +65,8 @@ class Priors(Section):
 class Guide(Section):
     local: Literal["normal", "delta"] = "normal"
     missing: Literal["conditional", "amortized", "marginal", "mean", "zero"] = "conditional"
-    # lowrank, flow: a normal of low rank, a flow. nuts: points while the encoders learn, then draws given them, see Nuts.
-    globals: Literal["delta", "normal", "lowrank", "flow", "nuts"] = "delta"
+    # lowrank, fullrank, flow: normals with dependence, a flow. nuts: points while the encoders learn, then draws given them, see Nuts.
+    globals: Literal["delta", "normal", "lowrank", "fullrank", "flow", "nuts"] = "delta"
     completions: PositiveInt | None = None  # draws of missing latents per joint component in training; None: as the task needs
 
     @property
@@ -81,3 +81,5 @@ class Nuts(Section):
     chains: Annotated[int, Number, Field(ge=1, le=64)] = 2
     warmup: PositiveInt = 300
     draws: PositiveInt = 500  # of each chain
+    # Mean acceptance that the step size aims at: closer to 1, smaller steps and fewer divergent transitions, for more time.
+    target_accept: Annotated[float, Number, Field(gt=0, lt=1)] = 0.9

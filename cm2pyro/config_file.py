@@ -7,22 +7,27 @@ from typing import Any
 import yaml
 
 from cm2pyro.errors import ConfigError
-from cm2pyro.files import write_text
+from cm2pyro.files import read_text, write_text
 from cm2pyro.registry import one_line
 
 _BASE = "base"  # a config may name another that it changes
 _MOST_BASES = 10
+_MOST_BYTES = 200_000  # a config has some thousand; PyYAML needs seconds for more than this
+_DEEPEST = 30  # levels; PyYAML's time grows with the square of them
 
 
-def read_yaml(path: str | Path) -> dict[str, Any]:
+def read_yaml(path: str | Path, based: bool = True) -> dict[str, Any]:
     """A YAML mapping; with the key `base`, the one of that file with the rest of this one put over it, section by section.
 
     `base` is relative to the folder of the file that names it.
 
+    Args:
+        based: whether it may name a base; the config of a run is whole.
+
     Raises:
-        ConfigError: not readable, not YAML, aliases, not a mapping, bases that lead round in a circle.
+        ConfigError: not readable, not YAML, aliases, nested too deep, not a mapping, bases that lead round in a circle.
     """
-    return _built(Path(path), _MOST_BASES)
+    return _built(Path(path), _MOST_BASES if based else 0)
 
 
 def _built(path: Path, most: int) -> dict[str, Any]:
@@ -33,7 +38,7 @@ def _built(path: Path, most: int) -> dict[str, Any]:
     if not isinstance(base, str):
         raise ConfigError(f"{path}: base: found {one_line(base, 60)}, expected the name of a YAML file beside this one; write one")
     if most == 0:
-        raise ConfigError(f"{path}: base: more than {_MOST_BASES} files name one another; look for a circle")
+        raise ConfigError(f"{path}: base: more than {_MOST_BASES} files name one another, or this one may name none; look for a circle")
     return _over(_built(path.parent / base, most - 1), raw)
 
 
@@ -48,7 +53,7 @@ def _over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        text = read_text(path, _MOST_BYTES)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "not UTF-8 text"
         raise ConfigError(f"{path}: cannot be read ({reason}); expected a YAML file; name one") from error
@@ -61,7 +66,12 @@ def _read(path: Path) -> dict[str, Any]:
 def _parse(text: str, where: str, remedy: str) -> Any:
     try:
         # Aliases are refused: a few lines of them can unfold into gigabytes.
+        depth = 0
         for event in yaml.parse(text, Loader=yaml.SafeLoader):
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if depth > _DEEPEST:
+                line = f", line {event.start_mark.line + 1}" if event.start_mark else ""
+                raise ConfigError(f"{where}{line}: nested more than {_DEEPEST} deep, expected sections and their keys; {remedy}")
             if isinstance(event, yaml.AliasEvent):
                 line = f", line {event.start_mark.line + 1}" if event.start_mark else ""
                 raise ConfigError(f"{where}{line}: found the YAML alias *{one_line(event.anchor)}, expected a value; write it out")

@@ -26,5 +26,10 @@ class Fit(Section):
     validation: Fraction = 0.2  # share of the training subjects that stop the fit where no row is `val`; 0: none, and all epochs run
     settle: bool = False  # at the end the mixture moves to the greatest density of the latents as the encoders have left them
     ensemble: Annotated[int, Number, Field(ge=1, le=100)] = 1  # fits with seeds seed, seed + 1 …, whose predictions are averaged
+    checkpoint_minutes: Positive = 10.0  # a checkpoint at the end of every epoch, and inside one where that long has passed
+    skip: Annotated[int, Number, Field(ge=0)] = 3  # steps in a row whose loss or gradient is not finite that are left out; one more: stop
+    precision: Literal["float32", "bfloat16"] = "float32"  # of what the encoders compute; weights, latents and the rest are float32
+    compile: bool = False  # encoders through torch.compile
+    deterministic: bool = False  # the same fit gives the same bits on the same machine; an operation that cannot is refused
     recalibration: str = "none"  # or temperature, isotonic: bends the probabilities after the fit, on the validation rows
     seed: Annotated[int, Number, Field(ge=0, lt=2**32)] = 0  # the range that numpy and scikit-learn take

@@ -19,3 +19,11 @@ class DataError(CM2Error):
 
 class CheckpointError(CM2Error):
     """A run folder or a checkpoint is wrong."""
+
+
+class StoppedError(CM2Error):
+    """A signal asked a fit to stop; `exit_code` is 128 plus its number, as a shell reports it."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code

@@ -1,10 +1,14 @@
-"""Files that appear whole or not at all."""
+"""Files that appear whole or not at all; and files that are read only if they are files, and no larger than they may be."""
 
+import errno
 import os
+import re
+import stat
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from cm2pyro.errors import ConfigError, DataError
 
@@ -13,8 +17,11 @@ from cm2pyro.errors import ConfigError, DataError
 def atomic(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; rename it to `path` if the block succeeds, delete it otherwise.
 
+    What is in the file is on the disk before it takes the place of an earlier one: neither a killed process nor a power cut leaves
+    half of it.
+
     Raises:
-        DataError: the folder does not exist or cannot be written.
+        DataError: the folder does not exist or cannot be written, the disk is full.
     """
     path = Path(path)
     if os.path.isdir(path):  # Path.is_dir raises for a name that is too long
@@ -28,9 +35,71 @@ def atomic(path: str | Path) -> Iterator[Path]:
     try:
         yield temporary
         temporary.chmod(0o666 & ~_umask())
+        _to_disk(temporary)
         os.replace(temporary, path)
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        raise DataError(f"{path}: {not_written(error.strerror or str(error))}") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # of a disk that has become read-only
+            temporary.unlink(missing_ok=True)
+
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
+
+
+def not_written(reason: str) -> str:
+    """What to say of a file whose disk gave up."""
+    return f"cannot be written ({reason}); what was there before stays; free space, or name another folder"
+
+
+def _to_disk(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def sweep(folder: Path, names: Iterable[str]) -> None:
+    """Delete what a killed process left of files that `atomic` was to write under these names."""
+    for name in names:
+        path = folder / name
+        pattern = re.compile(rf"\.{re.escape(path.name)}\.[a-z0-9_]{{8}}{re.escape(path.suffix)}")
+        for child in path.parent.iterdir() if path.parent.is_dir() else ():
+            if pattern.fullmatch(child.name) and child.is_file():
+                child.unlink(missing_ok=True)
+
+
+def open_regular(path: str | Path) -> BinaryIO:
+    """A regular file, opened for reading. A pipe would wait for its writer, and a device has no end.
+
+    Raises:
+        OSError: not there, cannot be opened, no regular file; `strerror` says which.
+    """
+    # Without O_NONBLOCK the opening of a pipe that nobody writes to waits for ever.
+    opened = open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb")  # noqa: SIM115
+    mode = os.fstat(opened.fileno()).st_mode
+    if not stat.S_ISREG(mode):
+        opened.close()
+        code = errno.EISDIR if stat.S_ISDIR(mode) else errno.EINVAL
+        raise OSError(code, os.strerror(code) if code == errno.EISDIR else "not a regular file", str(path))
+    return opened
+
+
+def read_bytes(path: str | Path, most: int) -> bytes:
+    """The content of a regular file. Raises OSError as `open_regular`, and for more than `most` bytes."""
+    with open_regular(path) as opened:
+        size = os.fstat(opened.fileno()).st_size
+        if size > most:
+            raise OSError(errno.EFBIG, f"has {size:,} bytes, at most {most:,} are read", str(path))
+        return opened.read()
+
+
+def read_text(path: str | Path, most: int) -> str:
+    """As `read_bytes`, decoded; raises UnicodeDecodeError, a ValueError, too."""
+    return read_bytes(path, most).decode("utf-8")
 
 
 def write_text(path: str | Path, text: str) -> None:

@@ -3,10 +3,13 @@
 import os
 from pathlib import Path
 
+# Workers of the suite share the cores; small tensors gain nothing from a second thread. Before anything with threads is imported, and
+# for the processes that tests start.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import pytest
 import torch
 
-# Workers of the suite share the cores; small tensors gain nothing from a second thread.
 torch.set_num_threads(1)
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -176,7 +176,7 @@ def test_unknown_keys_of_open_sections_are_refused_by_what_they_name(tmp_path: P
         ("fit: {ema: 1}", ["fit.ema", "less than 1"]),
         ("fit: {seed: -1}", ["fit.seed", "greater than or equal to 0", "found -1"]),
         ("fit: {seed: 4294967296}", ["fit.seed", "less than 4294967296"]),
-        ("fit: {batch_size: " + "9" * 400 + "}", []),
+        ("fit: {batch_size: " + "9" * 400 + "}", ["fit.batch_size", "1000000000"]),
         ("fit: 3", ["fit: ", "dictionary", "found 3"]),
         ("fit:", ["fit: ", "found None"]),
         ("latent: {dim: [1]}", ["latent.dim", "found [1]"]),
@@ -202,9 +202,6 @@ def test_unknown_keys_of_open_sections_are_refused_by_what_they_name(tmp_path: P
     ],
 )
 def test_wrong_values_name_key_finding_and_expectation(tmp_path: Path, text: str, says: list[str]) -> None:
-    if not says:
-        assert read(tmp_path, MINIMAL + text + "\n").fit.batch_size == int("9" * 400)
-        return
     refusal(lambda: read(tmp_path, MINIMAL + text + "\n"), str(tmp_path / "config.yaml"), *says)
 
 

@@ -70,7 +70,7 @@ def test_make_demo_ends_by_naming_its_files(root: Path, tmp_path: Path) -> None:
         pytest.skip("make is not installed")
     demo = tmp_path / "demo"
     # The virtual environment is there already: only the recipe is run.
-    command = ["make", "-C", str(root), "--no-print-directory", "-o", ".venv/.base", "demo", f"DEMO={demo}", f"BIN={BIN}"]
+    command = ["make", "-C", str(root), "--no-print-directory", "-o", ".venv/.base", "demo", f"DEMO={demo}", f"BIN={BIN}", "SAMPLES=800"]
     done = run(command, root)
     assert done.returncode == 0, done.stderr
     for what, name in (("metrics", "metrics.json"), ("predictions", "predictions.csv"), ("picture", "reliability.png")):
@@ -78,6 +78,6 @@ def test_make_demo_ends_by_naming_its_files(root: Path, tmp_path: Path) -> None:
         assert (demo / name).stat().st_size > 0
     metrics = json.loads((demo / "metrics.json").read_text())
     truth = json.loads((demo / "data" / "truth.json").read_text())
-    # 30% of the modalities are missing: below what is possible with all of them, far above chance (sd of an AUROC on 400 rows: 0.025).
-    assert 0.72 < metrics["auroc"]["value"] < truth["bayes_auroc"] + 0.03
+    # 30% of the modalities are missing: below what is possible with all of them, far above chance (sd of an AUROC on 160 rows: 0.04).
+    assert 0.62 < metrics["auroc"]["value"] < truth["bayes_auroc"] + 0.05
     assert len(metrics["patterns"]) >= 7

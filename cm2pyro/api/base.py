@@ -17,6 +17,7 @@ from cm2pyro.diagnostics import typicality
 from cm2pyro.distributions import CopulaMixture
 from cm2pyro.encoders import Modules, check_encoders
 from cm2pyro.errors import CheckpointError, DataError
+from cm2pyro.inference import distributed
 from cm2pyro.inference.predict import predict
 from cm2pyro.inference.program import Program
 from cm2pyro.inference.recalibration import Recalibration, Recalibrator, check_recalibration, check_rows
@@ -43,7 +44,7 @@ class Base:
         if config.missingness.mask is not None:
             Mechanism.parse(config.missingness.mask, tuple(config.modalities), "missingness.mask")
         self.config = config
-        self.say = say
+        self.say = say if distributed.first() else silent
         self.preparation = Preparation.from_config(config, views)
         self._programs: list[Program] = []
         self.history: list[dict[str, Any]] = []

@@ -1,35 +1,41 @@
 """Fitting, saving and loading."""
 
 import copy
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
+import pyro
 import torch
-from tqdm import tqdm
 
-from cm2pyro.api.base import Base, Say, Source, silent
+from cm2pyro import logs
+from cm2pyro.api.base import Say, Source, silent
+from cm2pyro.api.streamed import Streamed
 from cm2pyro.config import Config
 from cm2pyro.data.dataset import Dataset
 from cm2pyro.data.manifest import Manifest, read_manifest
 from cm2pyro.data.missingness import hide_for_fit, mask_table
+from cm2pyro.data.shards.index import is_shards
 from cm2pyro.data.splits import training_rows
 from cm2pyro.diagnostics import summary, typicality
 from cm2pyro.encoders import Modules, Restored, check_weights
 from cm2pyro.errors import CheckpointError, ConfigError, DataError
-from cm2pyro.inference import checkpoint, run
-from cm2pyro.inference.device import pick_device
+from cm2pyro.inference import checkpoint, distributed, run
+from cm2pyro.inference.chains import draw_chains, read_chains, write_chains
+from cm2pyro.inference.device import check_compiler, compile_encoders, compiling, deterministic, pick_device
 from cm2pyro.inference.ensemble import member_configs, member_folder
-from cm2pyro.inference.fit import Report, Trainer
-from cm2pyro.inference.frozen import frozen_potential
-from cm2pyro.inference.mcmc import sample_chains
+from cm2pyro.inference.fit import Report, Rows, Trainer
+from cm2pyro.inference.interrupt import Stop, signals
 from cm2pyro.inference.monitor import pairwise_tau
 from cm2pyro.inference.program import Program
 from cm2pyro.inference.recalibration import NONE, Recalibration, check_rows
 from cm2pyro.models import Given
+from cm2pyro.registry import one_line
 
 
-class Fitted(Base):
+class Fitted(Streamed):
     """A model that can be fitted, saved and loaded. See `CM2`."""
 
     def fit(
@@ -47,41 +53,57 @@ class Fitted(Base):
         it is 0 the fit runs all its epochs.
 
         Args:
-            data: a manifest file, or a DataFrame. out: run folder; None keeps everything in memory.
+            data: a manifest file, a DataFrame, or a folder of shards, which is streamed (docs/scaling.md). out: run folder; None keeps
+                everything in memory.
             device: auto, cpu or cuda. report: called after every epoch with its record and new warnings.
+            resume: go on from the last checkpoint in `out`; a fit that was cut before its first begins anew. In the main thread a fit with
+                a run folder ends on SIGTERM or SIGINT after its step, with a checkpoint.
 
         Raises:
-            ConfigError, DataError, CheckpointError: one line each.
+            ConfigError, DataError, CheckpointError, StoppedError: one line each.
         """
         chosen = pick_device(device)
         if out is None:
             if resume:
                 raise ConfigError("resume: needs the run folder; pass out=")
-            self._fit(data, None, chosen, resume, report)
+            with deterministic(self.config.fit.deterministic), compiling():
+                self._fit(data, None, chosen, resume, report)
             return self
-        folder = Path(out)
-        existed = folder.exists()
+        folder, writes = Path(out), distributed.first()
+        existed = distributed.from_first(folder.exists)
         try:
-            run.check_folder(folder, resume, overwrite)
-            with run.locked(folder):
-                self._fit(data, folder, chosen, resume, report, overwrite)
+            distributed.from_first(lambda: run.check_folder(folder, resume, overwrite))
+            with run.locked(folder) if writes else nullcontext(), signals() as stop, logs.into(folder) if writes else nullcontext():
+                # What a killed fit left without a checkpoint is nothing to go on from.
+                going_on = resume and distributed.from_first(lambda: checkpoint.begun(folder))
+                with deterministic(self.config.fit.deterministic), compiling():
+                    self._fit(data, folder, chosen, going_on, report, overwrite or resume, stop)
         except (ConfigError, DataError, CheckpointError):
-            run.remove_if_empty(folder, existed)
+            if writes:
+                run.remove_if_empty(folder, existed)
             raise
         return self
 
     def _fit(
-        self, data: Source, folder: Path | None, device: torch.device, resume: bool, report: Report | None, overwrite: bool = False
+        self,
+        data: Source,
+        folder: Path | None,
+        device: torch.device,
+        resume: bool,
+        report: Report | None,
+        overwrite: bool = False,
+        stop: Stop | None = None,
     ) -> None:
         check_weights(self.config)
-        manifest = read_manifest(data)
-        manifest.require(["split", "subject_id", *self.config.task.columns], "a fit needs it")
-        train, val = self._split(manifest, folder if resume else None)
-        used = manifest.take([*train, *val])
-        dataset = self._hidden(self.preparation.fit(used, np.arange(len(train))), len(train))
+        check_compiler(self.config.fit, device)
+        if distributed.world() > 1 and self.config.guide.globals == "nuts":
+            raise ConfigError("guide.globals: nuts draws its chains in one process; fit without torchrun, or change guide.globals")
+        held: set[str] = set()
+        if folder is not None and resume:
+            held = set(distributed.from_first(lambda: run.read_holdout(folder)).get("subjects", []))
+        train_set, val_set = self._streamed_sets(data, held) if is_shards(data) else self._sets(data, held)
         if resume and folder is not None:
-            run.check_resumable(folder, self.config, self._state(), self.mask)
-        train_set, val_set = dataset.take(range(len(train))), dataset.take(range(len(train), len(dataset)))
+            distributed.from_first(lambda: run.check_resumable(folder, self.config, self._state(), self.mask))
         self.recalibration = None
         if self.config.fit.recalibration != NONE:  # refused before the fit
             check_rows(val_set.labels.numpy())
@@ -90,55 +112,75 @@ class Fitted(Base):
         encoders = [self.encoders, *(copy.deepcopy(self.encoders) for _ in configs[1:])]
         self._programs = [self._new_program(configs[0], encoders[0], device)]
         self._describe(train_set, val_set)
-        if folder is not None and resume:
-            self.config.to_file(folder / run.CONFIG)
-            run.drop_results(folder)
-        elif folder is not None:
-            # Only now, with config and data found good, is an earlier run replaced.
-            run.clear(folder, overwrite)
-            run.write_setup(folder, self.config, self._state(), self.holdout, str(device), self.preparation.tokenizers())
-            run.write_mask(folder, self.mask)
+        if folder is not None:
+            # Only now, with config and data found good by all, is an earlier run replaced.
+            distributed.most(0)
+            distributed.from_first(lambda: self._make_room(folder, len(configs), device, resume, overwrite))
+        logs.event("fit", **run.versions(), device=str(device), resumed=resume, **self._described(train_set, val_set))
         for i, config in enumerate(configs):
             if len(configs) > 1:
+                logs.event("member", number=i + 1, of=len(configs), seed=config.fit.seed)
                 self.say(f"member {i + 1} of {len(configs)}, seed {config.fit.seed}")
             if i:
                 self._programs.append(self._new_program(config, encoders[i], device))
             place = None if folder is None else member_folder(folder, i)
-            trainer = Trainer(config, self._programs[i], train_set, val_set, place)
-            if resume and place is not None and (i == 0 or checkpoint.last(place).is_file()):
-                trainer.resume()
-                self.say(f"resuming after epoch {trainer.progress.epoch}")
+            if config.fit.compile:
+                compile_encoders(self._programs[i].guide.encoders())
+            trainer = Trainer(config, self._programs[i], train_set, val_set, place, stop)
+            if resume and place is not None and distributed.from_first(partial(checkpoint.begun, place)):
+                damaged = trainer.resume()
+                if damaged is not None:
+                    self.say(f"warning: {damaged}; it goes on from the one before")
+                after = f", batch {trainer.progress.batch}" if trainer.progress.batch else ""
+                self.say(f"resuming after epoch {trainer.progress.epoch}{after}")
             else:
                 trainer.start()
             trainer.run(report)
             if i == 0:
                 self.history, self.snapshots = trainer.records, trainer.snapshots
-            if config.guide.globals == "nuts":
+            if isinstance(train_set, Dataset) and config.guide.globals == "nuts":
                 self._sample(self._programs[i], config, train_set, place)
         if self.config.prior.copula.update == "ifm":
             found = ", ".join(f"{pair} {tau:.3f}" for pair, tau in pairwise_tau(self.mixture(), self.names).items())
             self.say(f"second step: Kendall's tau {found}")
-        self.reference = typicality.Reference.of(self.program, val_set if len(val_set) else train_set)
+        self.reference = typicality.Reference.of(self.program, val_set if len(val_set) else train_set.pilot)
         if self.config.fit.recalibration != NONE:
             self._recalibrate(val_set, self.config.fit.recalibration)
-        if folder is not None:
+        if folder is not None and distributed.first():
             self._write_results(folder)
+        logs.event("end", members=len(self._programs), epochs=len(self.history))
+
+    def _make_room(self, folder: Path, members: int, device: torch.device, resume: bool, overwrite: bool) -> None:
+        """Write what is known before the first epoch, or put the folder in order for a fit that goes on."""
+        if resume:
+            for i in range(members):
+                if checkpoint.begun(member_folder(folder, i)):
+                    checkpoint.read_latest(member_folder(folder, i))  # refused before anything is changed
+            run.tidy(folder)
+            self.config.to_file(folder / run.CONFIG)
+            run.drop_results(folder)
+        else:
+            run.clear(folder, overwrite)
+            run.write_setup(folder, self.config, self._state(), self.holdout, str(device), self.preparation.tokenizers())
+            run.write_mask(folder, self.mask)
+
+    def _sets(self, data: Source, held: set[str]) -> tuple[Dataset, Dataset]:
+        """Training and validation rows, in memory."""
+        manifest = read_manifest(data)
+        manifest.require(["split", "subject_id", *self.config.task.columns], "a fit needs it")
+        train, val = self._split(manifest, held)
+        used = manifest.take([*train, *val])
+        dataset = self._hidden(self.preparation.fit(used, np.arange(len(train))), len(train))
+        return dataset.take(range(len(train))), dataset.take(range(len(train), len(dataset)))
 
     def _sample(self, program: Program, config: Config, train: Dataset, folder: Path | None) -> None:
-        """Draw the global sites by NUTS, the encoders as they are."""
-        nuts, potential = config.nuts, frozen_potential(program, train, config.fit.seed)
-        total = nuts.chains * (nuts.warmup + nuts.draws)
-        with tqdm(total=total, unit="iteration", desc="NUTS", leave=False, disable=None) as bar:  # none where there is no terminal
-            made = sample_chains(
-                potential, program.values(), nuts.chains, nuts.warmup, nuts.draws, config.fit.seed, lambda *_: bar.update()
-            )
+        nuts, made = config.nuts, draw_chains(program, config, train, folder)
         program.chains = made
-        self.say(f"NUTS: {nuts.chains} chains of {nuts.draws} draws of {potential.size} numbers, encoders held")
+        self.say(f"NUTS: {nuts.chains} chains of {nuts.draws} draws, encoders held")
         divergent = sum(made.divergences)
         if divergent:
-            self.say(f"warning: {divergent} of {made.draws} transitions of NUTS diverged; try more warm-up, or tighter priors")
-        if folder is not None:
-            checkpoint.write_chains(folder, made)
+            remedy = "try nuts.target_accept nearer to 1, or tighter priors"
+            self.say(f"warning: {divergent} of {made.draws} transitions of NUTS diverged; {remedy}")
 
     def _write_results(self, folder: Path) -> None:
         if self.reference is not None:
@@ -158,26 +200,38 @@ class Fitted(Base):
         return dataset
 
     def _new_program(self, config: Config, encoders: Modules, device: torch.device, restored: Restored | None = None) -> Program:
-        torch.manual_seed(config.fit.seed)
+        pyro.set_rng_seed(config.fit.seed)  # of torch, and of numpy and Python for encoders from outside
         shapes = {name: kind.shapes() for name, kind in self.preparation.kinds.items()}
-        with device:  # priors are made where the fit runs
-            return Program(config, shapes, len(self.classes), encoders, restored, self.priors).to(device)
+        try:
+            with device:  # priors are made where the fit runs
+                return Program(config, shapes, len(self.classes), encoders, restored, self.priors).to(device)
+        except (MemoryError, RuntimeError) as error:
+            if not isinstance(error, MemoryError) and "alloc" not in str(error) and "torage size" not in str(error):
+                raise
+            raise ConfigError(
+                f"the model does not fit into memory ({one_line(error, 120)}); lower latent.dim, prior.components or sizes of encoders"
+            ) from error
 
     def _state(self) -> dict[str, Any]:
         return self.preparation.state() | {"encoders": sorted(self.encoders), "priors": sorted(self.priors)}
 
-    def _split(self, manifest: Manifest, resumed: Path | None) -> tuple[list[int], list[int]]:
-        held = None if resumed is None else set(run.read_json(resumed / run.HOLDOUT).get("subjects", []))
+    def _split(self, manifest: Manifest, held: set[str]) -> tuple[list[int], list[int]]:
         train, val, held_out = training_rows(manifest, self.config.fit.seed, self.config.fit.validation, held, self.config.task.columns)
         self.holdout = {"subjects": held_out, "samples": [manifest.ids[i] for i in val] if held_out else []}
         if held_out:
             self.say(f"no row has split 'val': {len(held_out)} training subjects ({len(val)} rows) are held out for validation")
         return train, val
 
-    def _describe(self, train: Dataset, val: Dataset) -> None:
-        share = ", ".join(f"{name} {value:.0%}" for name, value in zip(self.names, train.observed.float().mean(0).tolist(), strict=True))
+    def _described(self, train: Rows, val: Dataset) -> dict[str, Any]:
+        """What the log says of config and data: numbers and names of the config, nothing that the data hold."""
+        observed = dict(zip(self.names, train.observed_share(), strict=True))
+        counts = {"train_rows": len(train), "val_rows": len(val), "unlabelled": train.unlabelled()}
+        return {"config": self.config.to_dict(), "modules": sorted(self.encoders), "observed": observed} | counts
+
+    def _describe(self, train: Rows, val: Dataset) -> None:
+        share = ", ".join(f"{name} {value:.0%}" for name, value in zip(self.names, train.observed_share(), strict=True))
         self.say(f"train {len(train)} rows, val {len(val)}; observed in train: {share}")
-        unlabelled = int((~train.labelled).sum())
+        unlabelled = train.unlabelled()
         if unlabelled:
             self.say(f"{unlabelled} training rows have no label: they inform the latents only")
         with_label = int(val.labelled.sum())
@@ -204,10 +258,10 @@ class Fitted(Base):
             )
             run.write_mask(folder, self.mask)
             for i, program in enumerate(programs):
-                header = {"epoch": len(self.history), "architectures": program.architectures()}
+                header = {"epoch": len(self.history), "settled": program.settled, "architectures": program.architectures()}
                 checkpoint.write(checkpoint.best(member_folder(folder, i)), program.state_dict(), header)
                 if program.chains is not None:
-                    checkpoint.write_chains(member_folder(folder, i), program.chains)
+                    write_chains(member_folder(folder, i), program.chains, checkpoint.digest(program.state_dict()))
             run.write_history(folder, self.history)
             self.snapshots.write(folder)
             self._write_results(folder)
@@ -236,7 +290,10 @@ class Fitted(Base):
             loaded = cls(config, say, encoders, priors)
         except ConfigError as error:
             raise CheckpointError(f"{folder / run.CONFIG}: {error}") from error
-        loaded.preparation.load(state)
+        try:
+            loaded.preparation.load(state)
+        except CheckpointError as error:
+            raise CheckpointError(f"{folder}/{error}") from error
         chosen = pick_device(device)
         for i, member in enumerate(member_configs(config)):
             path = checkpoint.best(member_folder(folder, i))
@@ -244,19 +301,25 @@ class Fitted(Base):
                 say(f"{folder}: holds {i} of {config.fit.ensemble} members, the fit was cut; their mean is used; fit --resume goes on")
                 break
             tensors, header = checkpoint.read(path)
-            program = loaded._new_program(
-                member, copy.deepcopy(loaded.encoders) if i else loaded.encoders, chosen, header.get("architectures", {})
-            )
+            architectures = header.get("architectures", {})
+            if not isinstance(architectures, dict) or not all(isinstance(made, dict) for made in architectures.values()):
+                raise CheckpointError(f"{path}: its architectures are not by modality; fit again with --overwrite")
+            try:
+                program = loaded._new_program(member, copy.deepcopy(loaded.encoders) if i else loaded.encoders, chosen, architectures)
+            except ConfigError as error:
+                raise CheckpointError(f"{folder}: {error}") from error
+            if header.get("settled"):  # else the fit was cut before
+                program.settle()
             checkpoint.load_module(program, tensors, path)
-            program.chains = checkpoint.read_chains(member_folder(folder, i))
+            program.chains = read_chains(member_folder(folder, i), checkpoint.digest(tensors))
             if program.chains is None and config.guide.globals == "nuts":
                 say(f"{folder}: holds no draws of the global sites, the fit was cut; points are used; fit --resume goes on")
             program.apart = bool(header.get("apart", False))  # a fit that was cut before its second step
             loaded._programs.append(program.eval())
         loaded.history = run.read_history(folder)
         loaded.snapshots.read(folder)
-        loaded.reference = typicality.Reference.read(folder)
+        loaded.reference = typicality.Reference.read(folder, len(loaded.names), config.latent.dim)
         loaded.recalibration = Recalibration.read(folder)
-        loaded.holdout = run.read_json(folder / run.HOLDOUT)
+        loaded.holdout = run.read_holdout(folder)
         loaded.mask = run.read_mask(folder)
         return loaded

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,10 +11,12 @@ import xarray as xr
 from cm2pyro.api.base import Source
 from cm2pyro.api.posterior import Posterior
 from cm2pyro.api.priors import PriorChecks
+from cm2pyro.api.streamed import EVALUATED
 from cm2pyro.config import Config
 from cm2pyro.data.dataset import Dataset
 from cm2pyro.data.manifest import read_manifest
 from cm2pyro.data.missingness import Mechanism, hide, mask_table
+from cm2pyro.data.shards.index import is_shards
 from cm2pyro.data.subgroups import group_rows, read_column
 from cm2pyro.diagnostics.challenge import check_challenge
 from cm2pyro.diagnostics.evaluation import Evaluation
@@ -27,16 +28,16 @@ from cm2pyro.diagnostics.resampling import subject_codes
 from cm2pyro.diagnostics.sensitivity import Sensitivity, Shift, check_delta
 from cm2pyro.errors import ConfigError, DataError
 from cm2pyro.files import write_text
+from cm2pyro.inference import distributed
 from cm2pyro.inference.draws import Alteration
 from cm2pyro.inference.family_posterior import FamilyPosterior, family_posterior
-from cm2pyro.inference.frame import prediction_columns, report_columns
 from cm2pyro.inference.impute import impute
 from cm2pyro.inference.monitor import latents
-from cm2pyro.inference.predict import Prediction, predict
+from cm2pyro.inference.predict import predict
 from cm2pyro.inference.recalibration import Recalibration, check_recalibration
 from cm2pyro.inference.run import versions
-from cm2pyro.inference.select import Candidate, candidate_structures, select
-from cm2pyro.inference.variance import Decomposition, VarianceSplit
+from cm2pyro.inference.select import Candidate, candidate_structures, margin_priors, select
+from cm2pyro.inference.variance import VarianceSplit
 from cm2pyro.models import make_structure
 
 
@@ -51,9 +52,12 @@ class CM2(Posterior, PriorChecks):
         """Posterior predictive per row, with the columns of predictions.csv.
 
         Args:
-            data: a manifest; labels, splits, subjects and whole modalities may be absent. draws: of the latents.
+            data: a manifest, or a folder of shards (`predict_to` writes its predictions without holding them); labels, splits, subjects and
+                whole modalities may be absent. draws: of the latents.
             split: only these rows; by default every row.
         """
+        if is_shards(data):
+            return pd.concat(list(self.predictions(data, draws, split)), ignore_index=True)
         programs, dataset = self.programs, self._unlabelled(data, draws, split)
         split_variance = VarianceSplit(programs, draws, self.config.fit.seed, self._map)
         prediction = predict(programs, dataset, draws, self.config.fit.seed, recalibrate=self._map, also=split_variance.add)
@@ -80,18 +84,6 @@ class CM2(Posterior, PriorChecks):
         self._say_notes()
         return dataset
 
-    def _frame(self, dataset: Dataset, prediction: Prediction, parts: Decomposition) -> pd.DataFrame:
-        scaling, task = self.preparation.scaling, self.config.task.type
-        prediction, parts = prediction.in_units(scaling), parts.in_units(scaling)
-        columns: dict[str, Any] = {"sample_id": list(dataset.ids)}
-        columns |= prediction_columns(task, self.classes, prediction)
-        # A fit that was cut before its end has no reference yet.
-        columns["typicality"] = np.nan if self.reference is None else self.reference.percentiles(self.program, dataset)
-        seen = dataset.observed.numpy()
-        columns["observed"] = [";".join(np.array(self.names)[row]) for row in seen]
-        columns["missing"] = [";".join(np.array(self.names)[~row]) for row in seen]
-        return pd.DataFrame(columns | report_columns(task, self.names, prediction, parts))
-
     def evaluate(
         self,
         data: Source,
@@ -106,6 +98,7 @@ class CM2(Posterior, PriorChecks):
         masks: str | Path | None = None,
         delta: Sequence[float] = (),
         threshold: float | None = None,
+        rows: int = EVALUATED,
     ) -> Evaluation:
         """Metrics on labelled rows: those of `split`, else those with split `test` if there are any, else all.
 
@@ -118,6 +111,7 @@ class CM2(Posterior, PriorChecks):
             mask_seed: of the mechanisms, by default the run's. masks: a CSV file to which every mask is written.
             delta: also with missing latents shifted by these numbers of standard deviations, see `Sensitivity`; 0 is added.
             threshold: probability from which a decision is positive, for the tipping point; by default the prevalence.
+            rows: of shards at most so many are evaluated, a random sample of subjects; `delta`, `masks`, mar and mnar need a manifest.
         """
         seed = self.program.config.fit.seed
         event_threshold = None if self.recalibration is None else self.recalibration.threshold
@@ -127,6 +121,14 @@ class CM2(Posterior, PriorChecks):
             check_delta(delta, threshold, bootstrap, self.config.task.type)
         for mechanism in missing:  # refused before anything is read
             Mechanism.parse(mechanism, self.names)
+        if is_shards(data):
+            for key, given in (("delta", bool(delta)), ("masks", masks is not None)):
+                if given:
+                    raise ConfigError(
+                        f"{key}: needs all rows in memory, and the data are shards; give the manifest itself, or leave it out"
+                    )
+            asked = (bootstrap, seed, patterns, challenge, event_threshold)
+            return self._evaluate_shards(data, split, missing, draws, by, seed if mask_seed is None else mask_seed, rows, asked)
         manifest = read_manifest(data)
         if split is None and manifest.rows("test"):
             split = "test"
@@ -142,19 +144,19 @@ class CM2(Posterior, PriorChecks):
             self.say(f"{len(dataset) - len(labelled)} rows without a label are left out")
         dataset = dataset.take(labelled)
         hidden = {mechanism: hide(dataset, mechanism, seed if mask_seed is None else mask_seed) for mechanism in missing}
-        if masks is not None:
+        if masks is not None and distributed.first():
             every = {"as observed": dataset.observed.numpy()} | hidden
             write_text(masks, pd.concat([mask_table(dataset, mask, name) for name, mask in every.items()]).to_csv(index=False))
         result = self._evaluation(dataset, draws)
         groups = {column: group_rows(column_cells.iloc[labelled], column) for column, column_cells in cells.items()}
-        asked = (bootstrap, seed, patterns, groups, challenge, event_threshold)
-        result.metrics = result.measure(*asked)
+        wanted = (bootstrap, seed, patterns, groups, challenge, event_threshold)
+        result.metrics = result.measure(*wanted)
         if delta:
             result.sensitivity = self._sensitivity(result, delta, threshold, bootstrap, draws)
             result.metrics["delta"] = result.sensitivity.metrics
         for mechanism, mask in hidden.items():
             masked = dataset.with_observed(torch.from_numpy(mask))
-            result.metrics.setdefault("missing", {})[mechanism] = self._evaluation(masked, draws).measure(*asked)
+            result.metrics.setdefault("missing", {})[mechanism] = self._evaluation(masked, draws).measure(*wanted)
         return result
 
     def _sensitivity(self, plain: Evaluation, delta: Sequence[float], threshold: float | None, bootstrap: int, draws: int) -> Sensitivity:
@@ -251,14 +253,17 @@ class CM2(Posterior, PriorChecks):
         Args:
             data: a manifest. families: names; `mixture` is of the others named. components: values of K. split: only these rows;
                 None for every row. config: whose prior, priors, fit.restarts and fit.seed count, with this fit's modalities and latents;
-                by default this fit's own. folds, report: see `inference.select`.
+                by default this fit's own. Priors given from Python go before the config's, those of the copula's sites left out. folds,
+                report: see `inference.select`.
 
         Raises:
-            ConfigError: nothing to choose from, an unknown family, or a config of other modalities or latents. DataError: too few subjects.
+            ConfigError: nothing to choose from, an unknown family, a prior that does not fit a K, or a config of other modalities or
+                latents. DataError: too few subjects.
         """
         config = self.config if config is None else config
         structure = make_structure(config)
-        candidate_structures(structure, families, components)  # refused before anything is read
+        for candidate in candidate_structures(structure, families, components).values():  # refused before anything is read
+            margin_priors(candidate, config.priors, self.priors)
         for key in ("modalities", "latent"):
             if getattr(config, key) != getattr(self.config, key):
                 raise ConfigError(f"{key}: the config differs from the run, whose latents are used; expected the same; give one of the two")
@@ -268,5 +273,6 @@ class CM2(Posterior, PriorChecks):
         z = latents(self.program, dataset, seed=config.fit.seed)
         subjects = torch.from_numpy(subject_codes(dataset.subjects, len(dataset)))
         fit = config.fit
-        found = select(structure, z, dataset.observed, families, components, subjects, config.priors, fit.restarts, fit.seed, folds, report)
+        settings = (subjects, config.priors, fit.restarts, fit.seed, folds, report, self.priors)
+        found = select(structure, z, dataset.observed, families, components, *settings)
         return FamilyChoice.of(found, config, fit.seed)

@@ -56,7 +56,7 @@ class Posterior(Fitted):
             rows = np.flatnonzero(dataset.trained).tolist()
             eligible = self.config.guide.missing == "conditional" and self.config.prior.coupling == "shared"
             if rows and eligible and program.model.missingness is None:
-                k = khat(program, frozen_potential(program, dataset.dataset.take(rows), self.config.fit.seed), _KHAT_DRAWS)
+                k = khat(program.global_guides, frozen_potential(program, dataset.dataset.take(rows), self.config.fit.seed), _KHAT_DRAWS)
         divergences = None if program.chains is None else program.chains.divergences
         return section(groups, k, divergences, self._tempered())
 

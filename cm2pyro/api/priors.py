@@ -126,7 +126,7 @@ class PriorChecks(Fitted):
     ) -> PriorSensitivity:
         """How far the mixture of this fit, Kendall's tau included, depends on its priors: by power-scaling and by refits.
 
-        Power-scaling needs draws of the global sites (`guide.globals: normal | lowrank | flow | nuts`); refits take the latents
+        Power-scaling needs draws of the global sites (`guide.globals: normal | lowrank | fullrank | flow | nuts`); refits take the latents
         as they are and move the mixture alone. Of an ensemble the first member.
 
         Args:
@@ -142,7 +142,7 @@ class PriorChecks(Fitted):
         if not program.random and not refit:
             raise ConfigError(
                 f"priors sensitivity: found guide.globals: {config.guide.globals} without draws, and power-scaling needs some; "
-                "fit with guide.globals: normal, lowrank, flow or nuts, or give --refit FILE"
+                "fit with guide.globals: normal, lowrank, fullrank, flow or nuts, or give --refit FILE"
             )
         if draws < 100:
             raise ConfigError(f"draws: found {draws}, expected at least 100; ask for more")

@@ -4,6 +4,9 @@ import importlib
 import os
 import sys
 import traceback
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
 from typing import Any
 
 import click
@@ -56,7 +59,11 @@ def main(arguments: list[str] | None = None) -> Any:
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]
     try:
-        cm2pyro.main(arguments, prog_name="cm2pyro", standalone_mode=False)
+        with warnings.catch_warnings():
+            if not (debug or sys.warnoptions):  # what a user should know is said; remarks of libraries are for developers
+                warnings.simplefilter("ignore")
+            with _together(arguments):
+                cm2pyro.main(arguments, prog_name="cm2pyro", standalone_mode=False)
         code = 0
     except click.exceptions.Exit as stop:
         code = stop.exit_code
@@ -70,7 +77,51 @@ def main(arguments: list[str] | None = None) -> Any:
         code = 1
     except Exception as error:
         code = _refuse(*_explain(error), debug)
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":  # of libraries in Rust, which derive it from BaseException
+            raise
+        code = _refuse(*_explain(error), debug)
     sys.exit(code)
+
+
+_SHARED = ("fit", "predict", "evaluate")  # commands that several processes can run together
+
+
+def _processes() -> int:
+    """How many processes run this command, by what torchrun tells each of them."""
+    told = [os.environ.get(name, "") for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")]
+    return int(told[1]) if all(told) and told[0].isdecimal() and told[1].isdecimal() else 1
+
+
+@contextmanager
+def _together(arguments: list[str]) -> Iterator[None]:
+    """Let the processes that torchrun has started know of each other; the first one alone prints."""
+    if _processes() == 1:
+        yield
+        return
+    silent = open(os.devnull, "w") if os.environ["RANK"] != "0" else sys.stdout  # noqa: SIM115
+    with redirect_stdout(silent):
+        if not arguments or {"-h", "--help", "--version"} & set(arguments):
+            yield
+            return
+        if arguments[0] not in _SHARED:
+            raise click.UsageError(f"'{arguments[0]}' runs in one process, and torchrun has started {_processes()}; start it without.")
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # else DDP remarks on the flag that modalities without rows need
+        from cm2pyro.inference.distributed import processes
+
+        with processes():
+            yield
+
+
+def _speaks() -> bool:
+    """Whether this process is to say what went wrong: of several one does."""
+    if _processes() == 1:
+        return True
+    if "cm2pyro.inference.distributed" not in sys.modules:  # they do not know of each other yet, and all have found the same
+        return os.environ["RANK"] == "0"
+    from cm2pyro.inference.distributed import speaks_first
+
+    return speaks_first()
 
 
 def _one_line(error: click.ClickException) -> str:
@@ -79,7 +130,7 @@ def _one_line(error: click.ClickException) -> str:
     return f"{message} See '{context.command_path} --help'." if context is not None else message
 
 
-def _explain(error: Exception) -> tuple[str, int]:
+def _explain(error: BaseException) -> tuple[str, int]:
     from cm2pyro.errors import CM2Error
 
     if isinstance(error, CM2Error):
@@ -87,12 +138,26 @@ def _explain(error: Exception) -> tuple[str, int]:
     if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""
         return f"{where}{error.strerror or error}", 1
+    if isinstance(error, MemoryError):
+        return f"not enough memory ({printable(str(error)) or 'no more is said'}); give fewer rows, or a smaller model", 1
     detail = " ".join(str(error).split())[:200]
     return f"unexpected {type(error).__name__}: {detail}; this is a fault of cm2pyro, add --debug to see where", 1
 
 
+def printable(line: str) -> str:
+    """One line without control characters: text of a user's file must not steer the terminal."""
+    return "".join(c if c.isprintable() else " " if c.isspace() else "?" for c in line)
+
+
+def say(line: str) -> None:
+    """Print a line in which names from a user's file may stand."""
+    click.echo(printable(line))
+
+
 def _refuse(message: str, code: int, debug: bool) -> int:
+    if not _speaks():
+        return code
     if debug:
         traceback.print_exc()
-    click.echo(f"error: {message}", err=True)
+    click.echo(f"error: {printable(message)}", err=True)
     return code

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import click
 
+from cm2pyro.cli import say
+
 
 @click.command()
 @click.argument("run", type=click.Path())
@@ -17,7 +19,7 @@ def diagnose(run: str, data: str, split: str | None, draws: int, device: str) ->
     from cm2pyro.api.base import silent
     from cm2pyro.diagnostics.report import page
 
-    model = CM2.load(run, device=device, say=click.echo)
+    model = CM2.load(run, device=device, say=say)
     groups = model.posterior_groups(data, split=split)
     model.say = silent  # which rows, and what about them, has been said
     posterior = model.diagnose_posterior(data, groups)

@@ -5,10 +5,12 @@ from typing import Any
 
 import click
 
+from cm2pyro.cli import say
+
 
 @click.command()
 @click.argument("run", type=click.Path())
-@click.option("--data", required=True, type=click.Path(), help="The manifest, with labels.")
+@click.option("--data", required=True, type=click.Path(), help="The manifest or a folder of shards, with labels.")
 @click.option("--out", required=True, type=click.Path(), help="The JSON file of metrics to write.")
 @click.option(
     "--split", type=click.Choice(["train", "val", "test"]), help="By default test rows if there are any, else every labelled row."
@@ -33,6 +35,7 @@ import click
 @click.option("--threshold", type=float, help="With --delta: probability from which a decision is positive; by default the prevalence.")
 @click.option("--delta-figure", type=click.Path(), help="With --delta: a PNG of risk and decisions against delta.")
 @click.option("--tipping", type=click.Path(), help="With --delta: a CSV of each incomplete row's own tipping point.")
+@click.option("--rows", type=click.IntRange(min=1), default=100_000, show_default=True, help="Of shards at most so many, a random sample.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 def evaluate(
     run: str,
@@ -52,18 +55,20 @@ def evaluate(
     threshold: float | None,
     delta_figure: str | None,
     tipping: str | None,
+    rows: int,
     device: str,
 ) -> None:
     """Metrics of the fit in RUN, with 95% bootstrap intervals over subjects."""
     from cm2pyro.api import CM2
     from cm2pyro.diagnostics.sensitivity import parse_delta
     from cm2pyro.files import atomic, write_text
+    from cm2pyro.inference import distributed
 
     for name, value in (("--threshold", threshold), ("--delta-figure", delta_figure), ("--tipping", tipping)):
         if value is not None and delta is None:
             raise click.UsageError(f"{name} belongs to --delta; give both or neither.")
     deltas = () if delta is None else parse_delta(delta)
-    model = CM2.load(run, device=device, say=click.echo)
+    model = CM2.load(run, device=device, say=say)
     result = model.evaluate(
         data,
         split=split,
@@ -77,7 +82,10 @@ def evaluate(
         challenge=challenge,
         delta=deltas,
         threshold=threshold,
+        rows=rows,
     )
+    if not distributed.first():
+        return
     write_text(out, json.dumps(result.metrics, indent=2) + "\n")
     click.echo(_line("as observed", result.metrics))
     for mechanism, values in result.metrics.get("missing", {}).items():

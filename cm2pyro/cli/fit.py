@@ -6,18 +6,23 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from cm2pyro.cli import say
+
 if TYPE_CHECKING:
     from cm2pyro.config import Modality
 
 
 @click.command()
 @click.argument("config", type=click.Path())
-@click.option("--data", required=True, type=click.Path(), help="The manifest (CSV or Parquet).")
+@click.option("--data", required=True, type=click.Path(), help="The manifest (CSV or Parquet), or a folder of shards.")
 @click.option("--out", required=True, type=click.Path(), help="The run folder to write.")
 @click.option("--set", "overrides", multiple=True, metavar="A.B=C", help="Override a key of the config; may be repeated.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 @click.option("--seed", type=int, help="Overrides fit.seed.")
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads of torch; by default one where all encoders are small, else all.")
+@click.option("--precision", type=click.Choice(["float32", "bfloat16"]), help="Of the encoders; overrides fit.precision.")
+@click.option("--compile", "compiled", is_flag=True, help="Encoders through torch.compile: fit.compile=true.")
+@click.option("--deterministic", is_flag=True, help="The same bits every time: fit.deterministic=true.")
 @click.option("--resume", is_flag=True, help="Go on from the folder's last checkpoint.")
 @click.option("--overwrite", is_flag=True, help="Replace an earlier run in the folder.")
 def fit(
@@ -28,6 +33,9 @@ def fit(
     device: str,
     seed: int | None,
     threads: int | None,
+    precision: str | None,
+    compiled: bool,
+    deterministic: bool,
     resume: bool,
     overwrite: bool,
 ) -> None:
@@ -36,9 +44,9 @@ def fit(
 
     from cm2pyro.api import CM2
 
-    if seed is not None:
-        overrides = (*overrides, f"fit.seed={seed}")
-    model = CM2.from_config(config, say=click.echo, overrides=overrides)
+    asked = {"seed": seed, "precision": precision, "compile": compiled or None, "deterministic": deterministic or None}
+    overrides = (*overrides, *(f"fit.{key}={str(value).lower()}" for key, value in asked.items() if value is not None))
+    model = CM2.from_config(config, say=say, overrides=overrides)
     small = all(_small(modality) for modality in model.config.modalities.values())
     torch.set_num_threads(threads or (1 if small else torch.get_num_threads()))
     model.fit(data, out, device=device, resume=resume, overwrite=overwrite, report=_Report(model.config.fit.epochs))
@@ -64,8 +72,10 @@ class _Report:
     def __init__(self, epochs: int) -> None:
         from tqdm import tqdm
 
+        from cm2pyro.inference import distributed
+
         self.epochs = epochs
-        self.bar = tqdm(total=epochs, unit="epoch", leave=False) if sys.stderr.isatty() else None
+        self.bar = tqdm(total=epochs, unit="epoch", leave=False) if sys.stderr.isatty() and distributed.first() else None
 
     def __call__(self, record: dict[str, Any], warnings: list[str]) -> None:
         for line in [_line(record, self.epochs), *(f"warning: {message}" for message in warnings)]:

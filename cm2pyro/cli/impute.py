@@ -4,6 +4,8 @@ from pathlib import Path
 
 import click
 
+from cm2pyro.cli import say
+
 
 @click.command()
 @click.argument("run", type=click.Path())
@@ -17,7 +19,7 @@ def impute(run: str, data: str, out: str, draws: int, split: str | None, device:
     from cm2pyro.api import CM2
     from cm2pyro.diagnostics.latents import write_netcdf
 
-    model = CM2.load(run, device=device, say=click.echo)
+    model = CM2.load(run, device=device, say=say)
     latents = model.impute(data, draws=draws, split=split)
     latents.attrs["run"] = Path(run).resolve().name
     write_netcdf(latents, out)

@@ -4,10 +4,14 @@ from pathlib import Path
 
 import click
 
+from cm2pyro.cli import say
+
 
 @click.command()
 @click.argument("run", type=click.Path())
-@click.option("--data", required=True, type=click.Path(), help="The manifest; labels and whole modalities may be absent.")
+@click.option(
+    "--data", required=True, type=click.Path(), help="The manifest or a folder of shards; labels and whole modalities may be absent."
+)
 @click.option("--out", required=True, type=click.Path(), help="The CSV to write.")
 @click.option("--draws", type=click.IntRange(min=1), default=100, show_default=True, help="Draws of the latents.")
 @click.option("--split", type=click.Choice(["train", "val", "test"]), help="Only these rows; by default every row.")
@@ -17,10 +21,21 @@ import click
 def predict(run: str, data: str, out: str, draws: int, split: str | None, report: str | None, figure: str | None, device: str) -> None:
     """Predict the outcome of every row with the fit in RUN."""
     from cm2pyro.api import CM2
+    from cm2pyro.data.shards.index import is_shards
+    from cm2pyro.errors import ConfigError
     from cm2pyro.files import atomic
+    from cm2pyro.inference import distributed
 
-    model = CM2.load(run, device=device, say=click.echo)
+    model = CM2.load(run, device=device, say=say)
+    if is_shards(data):
+        for name, value in (("--report", report), ("--figure", figure)):
+            if value is not None:
+                raise ConfigError(f"{name}: needs all rows in memory, and the data are shards; give the manifest itself, or leave it out")
+        say(f"{model.predict_to(data, out, draws=draws, split=split)} predictions written to {out}")
+        return
     frame = model.predict(data, draws=draws, split=split)
+    if not distributed.first():
+        return
     with atomic(Path(out)) as temporary:
         frame.to_csv(temporary, index=False)
     click.echo(f"{len(frame)} predictions written to {out}")

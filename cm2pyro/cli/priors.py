@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from cm2pyro.cli import say
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -77,7 +79,7 @@ def check(config: str, data: str, out: str, draws: int, rows: int, overrides: tu
     from cm2pyro.api import CM2
     from cm2pyro.diagnostics.plots_priors import prior_and_data
 
-    model = CM2.from_config(config, say=click.echo, overrides=overrides)
+    model = CM2.from_config(config, say=say, overrides=overrides)
     found = model.prior_predictive(data, draws=draws, rows=rows)
     folder, table = _folder(out), found.frame()
     head = ("quantity", "of", "prior 2.5%", "median", "97.5%", "data", "percentile")
@@ -108,7 +110,7 @@ def sensitivity(run: str, data: str, refit: tuple[str, ...], out: str, draws: in
     for name in names:
         if names.count(name) > 1:
             raise click.UsageError(f"--refit: two files are named {name}, and names head the table's columns; rename one.")
-    model = CM2.load(run, device=device, say=click.echo)
+    model = CM2.load(run, device=device, say=say)
     found = model.prior_sensitivity(data, draws=draws, refit=dict(zip(names, refit, strict=True)))
     folder = _folder(out)
     for note in found.notes:

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import click
 
+from cm2pyro.cli import say
+
 
 @click.command()
 @click.argument("run", type=click.Path())
@@ -17,7 +19,7 @@ def recalibrate(run: str, data: str, method: str, split: str | None, draws: int,
     from cm2pyro.api import CM2
     from cm2pyro.inference.recalibration import FILE
 
-    model = CM2.load(run, device=device, say=click.echo)
+    model = CM2.load(run, device=device, say=say)
     made = model.recalibrate(data, method, split, draws)
     made.write(Path(run))
     if made.threshold is not None:

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from cm2pyro.cli import say
+
 if TYPE_CHECKING:
     from cm2pyro.inference.select import Candidate
 
@@ -70,11 +72,11 @@ def select(
         overrides = (*overrides, f"fit.seed={seed}")
     own: Config | None = None
     if run is not None:
-        model = CM2.load(run, device=device, say=click.echo)
+        model = CM2.load(run, device=device, say=say)
         raw = model.config if config is None else Config.from_file(config)
         own = CM2.from_config(raw.to_dict(), overrides=overrides).config
     elif config is not None:
-        model = CM2.from_config(config, say=click.echo, overrides=overrides)
+        model = CM2.from_config(config, say=say, overrides=overrides)
     else:
         raise click.UsageError("neither CONFIG nor --run is given; name a config to fit, a finished run, or both.")
     # Refused before the fit, not after.

@@ -1,6 +1,7 @@
 """What a manifest holds, as a fit would read it."""
 
 from collections import Counter
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -18,21 +19,27 @@ def describe(manifest: Manifest, config: Config, views: dict[str, tuple[str, ...
         lines = [f"labels: no column '{column}'; enough to predict, not to fit or evaluate" for column in absent]
     else:
         classes = classes_of(manifest, task)
-        lines = _labels(task, classes, read_labels(manifest, task, classes))
+        lines = describe_labels(task, classes, read_labels(manifest, task, classes))
     preparation = Preparation.from_config(config, views)
-    seen = preparation.observed(manifest)
-    for m, name in enumerate(preparation.names):
-        lines.append(f"modality {name}: {int(seen[:, m].sum())} of {len(manifest)} rows ({seen[:, m].mean():.1%})")
-    lines += preparation.notes
-    # The patterns that occur: all that could would be 2^M.
-    patterns = Counter(tuple(row) for row in seen.tolist())
-    for pattern in sorted(patterns, reverse=True) if seen.shape[1] > 1 else []:
-        there = " + ".join(name for name, has in zip(preparation.names, pattern, strict=True) if has) or "nothing observed"
+    patterns = Counter(tuple(row) for row in preparation.observed(manifest).tolist())
+    return lines + describe_observed(preparation.names, patterns, preparation.notes)
+
+
+def describe_observed(names: Sequence[str], patterns: Counter[tuple[bool, ...]], notes: list[str]) -> list[str]:
+    """How many rows have each modality, what readers had to say, and the patterns that occur: all that could would be 2^M."""
+    rows = patterns.total()
+    lines = []
+    for m, name in enumerate(names):
+        seen = sum(count for pattern, count in patterns.items() if pattern[m])
+        lines.append(f"modality {name}: {seen} of {rows} rows ({seen / rows:.1%})")
+    lines += notes
+    for pattern in sorted(patterns, reverse=True) if len(names) > 1 else []:
+        there = " + ".join(name for name, has in zip(names, pattern, strict=True) if has) or "nothing observed"
         lines.append(f"  {there}: {patterns[pattern]} rows")
     return lines
 
 
-def _labels(task: Task, classes: tuple[str, ...], labels: Labels) -> list[str]:
+def describe_labels(task: Task, classes: tuple[str, ...], labels: Labels) -> list[str]:
     """What the label columns hold, a line each."""
     if task.type == "regression":
         seen = labels[np.isfinite(labels)]

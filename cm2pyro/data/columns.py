@@ -1,5 +1,6 @@
 """Columns of a data set: a tensor with one row a sample, or one that holds only the rows that are there."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -44,6 +45,35 @@ Columns = dict[str, Column]
 def take(column: Column, rows: Tensor) -> Column:
     """Some rows of a column, as a column."""
     return column.take(rows) if isinstance(column, Sparse) else column[rows]
+
+
+def joined(columns: Sequence[Column]) -> Column:
+    """The rows of all, one after the other; columns of one view are of one sort."""
+    if len(columns) == 1:
+        return columns[0]
+    sparse = [column if isinstance(column, Sparse) else _as_sparse(column) for column in columns if isinstance(columns[0], Sparse)]
+    if not sparse:
+        return torch.cat([column if isinstance(column, Tensor) else column[torch.arange(len(column))] for column in columns])
+    starts = [0]
+    for column in sparse:
+        starts.append(starts[-1] + len(column.values))
+    place = [torch.where(column.place >= 0, column.place + start, -1) for column, start in zip(sparse, starts[:-1], strict=True)]
+    # One that is missing throughout has no values, and may not know their dtype or their fill.
+    whole = next((column for column in sparse if len(column.values)), sparse[0])
+    values = torch.cat([column.values.to(whole.values.dtype) for column in sparse])
+    return Sparse(values, torch.cat(place), whole.fill)
+
+
+def _as_sparse(column: Tensor) -> Sparse:
+    return Sparse(column, torch.arange(len(column)))
+
+
+def compact(column: Column) -> Column:
+    """The same rows without values that none of them has."""
+    if not isinstance(column, Sparse):
+        return column
+    there = column.place >= 0
+    return Sparse(column.values[column.place[there]], torch.where(there, there.cumsum(0) - 1, -1), column.fill)
 
 
 def finite(column: Column) -> bool:

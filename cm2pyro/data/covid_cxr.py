@@ -27,6 +27,7 @@ from cm2pyro.data.covid_cxr_records import (
     reason_to_drop,
     static_table,
 )
+from cm2pyro.data.formulas import inert
 from cm2pyro.data.splits import assign_splits, check_fractions
 from cm2pyro.errors import ConfigError, DataError
 from cm2pyro.files import check_out_folder, fresh_folder
@@ -142,7 +143,7 @@ def prepare(
 
     manifest = pd.DataFrame({"sample_id": ids, "subject_id": subjects, "split": [split_of[s] for s in subjects], "label": labels})
     manifest["image"] = [f"images/{name}" for name in ids]
-    manifest["note"] = notes
+    manifest["note"] = [inert(note) for note in notes]
     label = manifest["label"]
     by_subject = label.groupby(manifest["subject_id"]).nunique()
     filled = static.notna().reset_index(drop=True)
@@ -170,7 +171,7 @@ def prepare(
     with fresh_folder(out, overwrite, "manifest.csv") as folder:
         _copy(paths, folder / "images")
         pq.write_table(static_table(ids, static), folder / "static.parquet")
-        _licences(samples).to_csv(folder / "licences.csv", index=False, lineterminator="\n")
+        _licences(samples).map(inert).to_csv(folder / "licences.csv", index=False, lineterminator="\n")
         rules = {"token": TOKEN, "names": NAMES} if blank else None
         content = {"source": "covid-cxr", "fractions": splits, "seed": seed} | asdict(summary)
         content |= {"ranges": {name: RANGES[name] for name in NUMBERS}, "same_person": SAME_PERSON, "blanking": rules}

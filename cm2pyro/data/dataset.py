@@ -3,11 +3,14 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from cm2pyro.data.columns import Columns, Views, finite, take
+from cm2pyro.data.columns import joined as join_columns
 from cm2pyro.errors import DataError
+from cm2pyro.noise import Share
 
 
 @dataclass(frozen=True)
@@ -20,6 +23,9 @@ class Batch:
         labelled: (B,) bool, of several labels whether there is one. rows: (B,) positions in the data set.
         size: rows of the whole data set, for the plate.
         recorded: (B, M) bool, what was there before anything was hidden in training; None: as observed.
+        host: `observed` in the host's memory, where the batch lies elsewhere: what asks which rows have a modality need not wait there.
+        share: which rows of a batch these are, where several processes have parts of it. whole: (rows of that batch, M) bool in the
+            host's memory, `observed` of all of them, where that is known.
     """
 
     inputs: dict[str, Views]
@@ -29,6 +35,9 @@ class Batch:
     rows: Tensor
     size: int
     recorded: Tensor | None = None
+    host: Tensor | None = None
+    share: Share | None = None
+    whole: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -38,18 +47,48 @@ class Batch:
         if self.observed.device == device:
             return self
         return Batch(
-            {name: {view: x.to(device) for view, x in views.items()} for name, views in self.inputs.items()},
-            self.observed.to(device),
-            self.labels.to(device),
-            self.labelled.to(device),
-            self.rows.to(device),
+            {name: {view: transferred(x, device) for view, x in views.items()} for name, views in self.inputs.items()},
+            transferred(self.observed, device),
+            transferred(self.labels, device),
+            transferred(self.labelled, device),
+            transferred(self.rows, device),
             self.size,
-            None if self.recorded is None else self.recorded.to(device),
+            None if self.recorded is None else transferred(self.recorded, device),
+            self.mask,
+            self.share,
+            self.whole,
         )
 
     def hiding(self, observed: Tensor) -> "Batch":
-        """The same batch with fewer modalities observed."""
-        return replace(self, observed=observed, recorded=self.found)
+        """The same batch with fewer modalities observed, in the host's memory: (B, M) bool, or where `whole` is known as that."""
+        if self.share is None or self.whole is None:
+            mine, whole = observed, self.whole
+        else:
+            mine, whole = observed[self.share.start : self.share.start + self.share.rows], observed
+        there = transferred(mine, self.observed.device)
+        return replace(self, observed=there, recorded=self.found, host=None if self.host is None else mine, whole=whole)
+
+    @property
+    def mask(self) -> Tensor:
+        """`observed` in the host's memory."""
+        return self.observed if self.host is None else self.host
+
+    @property
+    def weight(self) -> float:
+        """Of the rows' terms in the objective."""
+        return 1.0 if self.share is None else self.share.weight
+
+    @property
+    def complete(self) -> bool:
+        """Whether no modality of any row is missing; of a batch of which others have unknown parts False."""
+        if self.share is None:
+            return bool(self.mask.numpy().all())
+        return self.whole is not None and bool(self.whole.numpy().all())
+
+    def having(self, m: int) -> Tensor | None:
+        """Positions of the rows that have modality m, where the batch lies; None where no row has it."""
+        rows = torch.from_numpy(np.flatnonzero(self.mask[:, m].numpy()))
+        return transferred(rows, self.observed.device) if len(rows) else None
 
     @property
     def found(self) -> Tensor:
@@ -123,11 +162,64 @@ class Dataset:
             len(self),
         )
 
-    def batches(self, size: int, generator: torch.Generator | None = None) -> Iterator[Batch]:
-        """Every row once, in order, or shuffled by `generator`."""
+    def batches(self, size: int, generator: torch.Generator | None = None, skip: int = 0) -> Iterator[Batch]:
+        """Every row once, in order, or shuffled by `generator`; the first `skip` batches are passed over."""
         order = torch.arange(len(self)) if generator is None else torch.randperm(len(self), generator=generator)
-        for rows in order.split(size):
+        for rows in order.split(size)[skip:]:
             yield self.batch(rows)
+
+    def shares(self, size: int, generator: torch.Generator | None = None, skip: int = 0, rank: int = 0, world: int = 1) -> Iterator[Batch]:
+        """As `batches`; of each the part that falls to one of `world` processes, as equal as can be.
+
+        Every process has rows in every batch: of one with fewer rows than processes each gets all, and the mean over them is the same.
+        """
+        if world == 1:
+            yield from self.batches(size, generator, skip)
+            return
+        order = torch.arange(len(self)) if generator is None else torch.randperm(len(self), generator=generator)
+        for rows in order.split(size)[skip:]:
+            n = len(rows)
+            if n < world:
+                share, mine = Share(rank, 0, n, n), rows
+            else:
+                start, stop = rank * n // world, (rank + 1) * n // world
+                share, mine = Share(rank, start, stop - start, n, world * (stop - start) / n), rows[start:stop]
+            yield replace(self.batch(mine), share=share, whole=self.observed[rows])
+
+    @property
+    def pilot(self) -> "Dataset":
+        """Rows that are held in memory, enough to place a mixture and to watch latents: all of them."""
+        return self
+
+    def observed_share(self) -> list[float]:
+        """M shares of rows that have each modality."""
+        return [float(value) for value in self.observed.float().mean(0)]
+
+    def unlabelled(self) -> int:
+        """How many rows have no label."""
+        return int((~self.labelled).sum())
+
+
+def joined(parts: Sequence[Dataset]) -> Dataset:
+    """The rows of all, one after the other."""
+    first = parts[0]
+    if len(parts) == 1:
+        return first
+    return Dataset(
+        first.names,
+        {name: {view: join_columns([part.inputs[name][view] for part in parts]) for view in first.inputs[name]} for name in first.names},
+        torch.cat([part.observed for part in parts]),
+        torch.cat([part.labels for part in parts]),
+        tuple(i for part in parts for i in part.ids),
+        tuple(s for part in parts for s in part.subjects),
+    )
+
+
+def transferred(x: Tensor, device: torch.device) -> Tensor:
+    """x on a device; to a CUDA one through pinned memory, so that neither side waits for the other."""
+    if device.type == "cuda" and x.device.type == "cpu":
+        return x.pin_memory().to(device, non_blocking=True)
+    return x.to(device)
 
 
 def _labelled(labels: Tensor) -> Tensor:

@@ -10,9 +10,9 @@ import torch
 from numpy.typing import NDArray
 
 from cm2pyro.data.columns import Columns
-from cm2pyro.data.kind import Kind
-from cm2pyro.data.manifest import Manifest, inside, parse_numbers, read_table
-from cm2pyro.data.scaling import Standard
+from cm2pyro.data.kind import Kind, Learner
+from cm2pyro.data.manifest import Manifest, parse_numbers, read_table
+from cm2pyro.data.scaling import Moments, Standard
 from cm2pyro.errors import DataError
 from cm2pyro.registry import one_line
 
@@ -56,7 +56,7 @@ class Embedding(Kind):
         frame, where = manifest.frame, manifest.name
         if self.modality.table is not None:
             where = self.modality.table
-            table = read_table(inside(manifest.root, self.modality.table, f"modality {self.name}, table"), where, numbers=True)
+            table = read_table(manifest.table(self.modality.table, self.name), where, numbers=True)
             frame = aligned(table, manifest, where)
         fitted = getattr(self, "names", [])
         names = self.modality.columns or fitted or [column for column in frame.columns if column != "sample_id"]
@@ -79,9 +79,8 @@ class Embedding(Kind):
         matrix, _ = raw
         return np.isfinite(matrix).all(1) & (matrix.shape[1] > 0)
 
-    def fit(self, raw: Raw, rows: NDArray[np.int64]) -> None:
-        matrix, self.names = raw
-        self.scaling = Standard.fit(matrix[rows])
+    def learner(self, limit: int | None = None) -> Learner:
+        return _EmbeddingLearner(self)
 
     def transform(self, raw: Raw) -> Columns:
         matrix, _ = raw
@@ -107,6 +106,31 @@ class Embedding(Kind):
     def load(self, state: dict[str, Any]) -> None:
         self.names = list(state.get("names", []))
         self.scaling = Standard.from_state(state)
+        if self.names and len(self.names) != len(self.scaling.loc):
+            raise ValueError("names of another number of columns than the scaling")
+
+
+class _EmbeddingLearner(Learner):
+    def __init__(self, kind: Embedding) -> None:
+        self.kind = kind
+        self.names: list[str] = []
+        self.moments: Moments | None = None
+
+    def add(self, raw: Raw, rows: NDArray[np.int64], keys: NDArray[np.uint64]) -> None:
+        matrix, names = raw
+        width = matrix.shape[1]
+        if self.moments is not None and width not in (0, len(self.moments.mean)):
+            raise DataError(
+                f"modality {self.kind.name}: vectors of length {width}, expected {len(self.moments.mean)} as in the shards before; "
+                "correct the data"
+            )
+        if width:
+            found = Moments.of(matrix[rows])
+            self.names, self.moments = names, found if self.moments is None else self.moments.plus(found)
+
+    def finish(self) -> None:
+        self.kind.names = self.names
+        self.kind.scaling = (self.moments or Moments.zeros(0, 0)).standard()
 
 
 def aligned(table: pd.DataFrame, manifest: Manifest, where: str) -> pd.DataFrame:
@@ -142,10 +166,11 @@ def _parse(cell: str, where: str) -> Matrix:
 
 def _load(path: Path, where: str) -> Matrix:
     try:
-        vector = np.load(path, allow_pickle=False)
+        # Mapped: a header may ask for more memory than the file has numbers.
+        vector = np.load(path, mmap_mode="r", allow_pickle=False)
         if not isinstance(vector, np.ndarray) or vector.dtype.kind not in "fiub":
             raise TypeError
-        vector = vector.astype(np.float64)
+        vector = np.array(vector, dtype=np.float64)
     except Exception as error:  # a damaged header makes NumPy raise whatever Python's tokenizer and evaluator do
         name = one_line(path.name, 60)
         raise DataError(f"{where}: '{name}' is not a .npy file of numbers; save it with numpy.save, or write the list itself") from error

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from cm2pyro.config import Modality
 from cm2pyro.data.columns import Columns, Sparse
-from cm2pyro.data.kind import Kind
+from cm2pyro.data.kind import Kind, Learner
 from cm2pyro.data.manifest import Manifest
 from cm2pyro.data.pictures import read_picture
 from cm2pyro.errors import ConfigError
@@ -80,9 +80,8 @@ class Image(Kind):
         seen[raw.rows] = True
         return seen
 
-    def fit(self, raw: Pictures, rows: NDArray[np.int64]) -> None:
-        train = set(rows.tolist())
-        self.channels = 3 if any(square.dim() == 3 for square, row in zip(raw.squares, raw.rows, strict=True) if row in train) else 1
+    def learner(self, limit: int | None = None) -> Learner:
+        return _ImageLearner(self)
 
     def transform(self, raw: Pictures) -> Columns:
         place = torch.full((raw.n,), -1)
@@ -102,6 +101,20 @@ class Image(Kind):
 
     def load(self, state: dict[str, Any]) -> None:
         self.channels = int(state["channels"])
+        if self.channels not in (1, 3):
+            raise ValueError(f"{self.channels} channels, expected 1 or 3")
+
+
+class _ImageLearner(Learner):
+    def __init__(self, kind: Image) -> None:
+        self.kind, self.colour = kind, False
+
+    def add(self, raw: Pictures, rows: NDArray[np.int64], keys: NDArray[np.uint64]) -> None:
+        train = set(rows.tolist())
+        self.colour |= any(square.dim() == 3 for square, row in zip(raw.squares, raw.rows, strict=True) if row in train)
+
+    def finish(self) -> None:
+        self.kind.channels = 3 if self.colour else 1
 
 
 def central_square(pixels: Tensor, side: int) -> Tensor:

@@ -8,6 +8,19 @@ from numpy.typing import NDArray
 from cm2pyro.config import Modality
 from cm2pyro.data.columns import Columns
 from cm2pyro.data.manifest import Manifest
+from cm2pyro.errors import DataError
+
+
+class Learner:
+    """What a kind learns from training rows that come in parts; `finish` leaves it in the kind."""
+
+    def add(self, raw: Any, rows: NDArray[np.int64], keys: NDArray[np.uint64]) -> None:
+        """A part: what `read` gave, the positions of its training rows, and their `sampled.row_keys`."""
+        raise NotImplementedError
+
+    def finish(self) -> None:
+        """Raises DataError if the parts together are nothing to learn from."""
+        raise NotImplementedError
 
 
 class Kind:
@@ -38,7 +51,16 @@ class Kind:
 
     def fit(self, raw: Any, rows: NDArray[np.int64]) -> None:
         """Learn scalings and vocabularies from the training rows alone."""
-        raise NotImplementedError
+        learner = self.learner()
+        learner.add(raw, rows, np.arange(len(rows), dtype=np.uint64))
+        learner.finish()
+
+    def learner(self, limit: int | None = None) -> Learner:
+        """Learns the same from parts. limit: rows that quantiles and tokenizers are learned from, a random sample; None: all."""
+        raise DataError(
+            f"modality {self.name}: its kind '{self.modality.kind}' learns from whole data sets alone; expected one with a learner, "
+            "since shards come one by one; give the manifest itself"
+        )
 
     def transform(self, raw: Any) -> Columns:
         """View name -> n rows; those that lack the modality hold zeros."""

@@ -2,22 +2,25 @@
 
 import csv
 import io
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from cm2pyro.data.formulas import is_formula
+from cm2pyro.data.parquet import read_parquet
 from cm2pyro.data.splits import SPLITS
 from cm2pyro.errors import DataError
+from cm2pyro.files import open_regular, read_bytes
 from cm2pyro.registry import nearest, one_line
 
 _SHOWN = 60  # characters of a cell that a message repeats
+_MOST_BYTES = 2 << 30  # of a CSV, which takes ten times that in memory; Parquet has its own limits
 
 
 @dataclass(frozen=True)
@@ -28,11 +31,13 @@ class Manifest:
         frame: one row a sample, every column text, an empty cell is ''. Its index is the row in the file as a
             spreadsheet counts, the header being row 1; `take` keeps it, so that messages name the row of the file.
         name: the file, for messages. root: the folder that paths in cells and tables in a config are relative to.
+        tables: where tables lie that are not in `root` under their own name, those of a shard.
     """
 
     frame: pd.DataFrame
     name: str
     root: Path
+    tables: Mapping[str, Path] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.frame)
@@ -58,7 +63,7 @@ class Manifest:
 
     def take(self, rows: Iterable[int]) -> "Manifest":
         """A manifest of some of the rows."""
-        return Manifest(self.frame.iloc[list(rows)], self.name, self.root)
+        return replace(self, frame=self.frame.iloc[list(rows)])
 
     def require(self, columns: Iterable[str], why: str) -> None:
         """Raises DataError if one of the columns is absent."""
@@ -70,6 +75,11 @@ class Manifest:
         """The file that a cell names. Raises DataError: outside the manifest's folder, not there, not a readable file."""
         cell = self.frame[column].iloc[row]
         return inside(self.root, cell, f"{self.where(row)}, column '{column}'")
+
+    def table(self, name: str, modality: str) -> Path:
+        """The file of a table that the config names. Raises DataError, as `file` does."""
+        known = self.tables.get(name)
+        return inside(self.root if known is None else known.parent, name if known is None else known.name, f"modality {modality}, table")
 
 
 def inside(root: Path, name: str, where: str) -> Path:
@@ -110,7 +120,7 @@ def read_columns(path: Path, where: str) -> tuple[dict[str, list[str]], list[int
     pandas' own reader takes surplus fields for row labels and fills short rows: both shift values under wrong names.
     """
     try:
-        data = path.read_bytes()
+        data = read_bytes(path, _MOST_BYTES)
         text = data.decode("utf-8-sig")
     except OSError as error:
         raise DataError(f"{where}: cannot be read ({error.strerror or error}); name a CSV or Parquet file") from error
@@ -156,8 +166,8 @@ def read_columns(path: Path, where: str) -> tuple[dict[str, list[str]], list[int
 def _read_parquet(path: Path, where: str, numbers: bool) -> pd.DataFrame:
     try:
         # An open file: from a path pyarrow would also read folders, and columns from folder names such as split=1.
-        with path.open("rb") as opened:
-            table = pq.ParquetFile(opened).read()
+        with open_regular(path) as opened:
+            table = read_parquet(opened, where)
         names = [name for name in table.column_names if not name.startswith("__index_level_")]
         _check_names(names, where)
         return _frame({name: _column(table[name], numbers and name != "sample_id") for name in names}, range(2, len(table) + 2))
@@ -173,11 +183,20 @@ def _column(column: pa.ChunkedArray, number: bool) -> Any:
     types = pa.types
     if number and (types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind) or types.is_decimal(kind)):
         return column.cast(pa.float64(), safe=False).to_numpy()
+    if types.is_dictionary(kind) and types.is_string(kind.value_type):
+        # Equal words share one str.
+        parts = [_words(chunk) for chunk in column.chunks]
+        return np.concatenate(parts) if parts else np.zeros(0, dtype=object)
     if types.is_integer(kind):
         column = column.cast(pa.string())  # exact, also beyond 2^53 and beside gaps
     if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
         return column.fill_null("").to_numpy()
     return as_text(pd.Series(column.to_pylist(), dtype=object))
+
+
+def _words(chunk: pa.DictionaryArray) -> NDArray[np.object_]:
+    words = np.array([*chunk.dictionary.fill_null("").to_pylist(), ""], dtype=object)
+    return words[chunk.indices.fill_null(len(words) - 1).to_numpy(zero_copy_only=False)]
 
 
 def _frame(columns: dict[str, Any], rows: Iterable[int]) -> pd.DataFrame:
@@ -260,6 +279,10 @@ def read_manifest(source: str | Path | pd.DataFrame) -> Manifest:
             raise DataError(f"{name}: holds bytes that are not UTF-8 text; expected text; decode them") from error
     else:
         path = Path(source)
+        if (path / "index.json").is_file():
+            raise DataError(
+                f"{path}: is a folder of shards, which fit, predict and evaluate stream; expected a manifest; name the one it was made from"
+            )
         frame, name, root = read_table(path), str(path), path.parent
     manifest = Manifest(frame, name, root)
     manifest.require(["sample_id"], "every row needs one")
@@ -270,6 +293,12 @@ def read_manifest(source: str | Path | pd.DataFrame) -> Manifest:
     for row in _first(frame["sample_id"].duplicated()):
         first = frame.index[frame["sample_id"].tolist().index(frame["sample_id"].iloc[row])]
         raise DataError(f"{manifest.where(row)}: sample_id stands already in row {first}; expected every one once; give every row its own")
+    for column in ("sample_id", "subject_id"):
+        for row in _first(frame[column].map(is_formula)) if column in frame else ():
+            raise DataError(
+                f"{manifest.where(row)}: {column} begins as a formula does, and spreadsheets that open predictions.csv would run it; "
+                "expected one that begins with none of = + - @, or a number; rename it"
+            )
     if "split" in frame:
         for row in _first(~frame["split"].isin(SPLITS)):
             found = one_line(frame["split"].iloc[row], _SHOWN)

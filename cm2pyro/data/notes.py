@@ -10,12 +10,14 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cm2pyro.config import Modality
-from cm2pyro.data.manifest import Manifest, as_text, inside, parse_numbers, read_table
+from cm2pyro.data.manifest import Manifest, as_text, parse_numbers, read_table
 from cm2pyro.errors import DataError
+from cm2pyro.files import read_bytes
 from cm2pyro.registry import one_line
 
 LONGEST = 100_000  # characters of a note that are read; a discharge summary has some 10,000
 _LONGEST_NAME = 1000
+_MOST_BYTES = 100_000_000  # of a file with one note
 _FILES = (".txt", ".csv", ".parquet", ".pq")
 # What de-identification leaves in MIMIC-III and MIMIC-IV. No brackets inside: else each that never closes is looked for to the end.
 _MASKED = re.compile(r"\[\*\*[^\[\]]*\*\*\]|_{3,}")
@@ -88,7 +90,7 @@ def read_notes(manifest: Manifest, name: str, modality: Modality, keep_end: bool
 
 def _from_table(manifest: Manifest, name: str, table: str) -> pd.DataFrame:
     where = f"{table} (modality {name})"
-    frame = read_table(inside(manifest.root, table, f"modality {name}, table"), where, numbers=True)
+    frame = read_table(manifest.table(table, name), where, numbers=True)
     _require(frame, ["sample_id", "text"], where)
     # Lines of other samples are legal: one table can serve several manifests.
     known = frame["sample_id"].map({sample: i for i, sample in enumerate(manifest.ids)})
@@ -121,7 +123,7 @@ def _from_cells(manifest: Manifest, column: str) -> pd.DataFrame:
 
 def _text_file(path: Path, where: str) -> str:
     try:
-        return path.read_text(encoding="utf-8-sig")
+        return read_bytes(path, _MOST_BYTES).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise DataError(f"{where}: not UTF-8 text; expected a note; save it as UTF-8") from error
     except OSError as error:

@@ -1,6 +1,8 @@
 """Records of the PhysioNet/CinC Challenge 2012 as they come: reading, and what values are possible."""
 
 import csv
+import gzip
+import io
 import lzma
 import tarfile
 import zlib
@@ -9,7 +11,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
+from cm2pyro.data.archive import members
 from cm2pyro.errors import DataError
+from cm2pyro.files import read_bytes
+from cm2pyro.registry import one_line
 
 __all__ = ["CLOCK", "CODE", "NAMES", "RANGES", "WHOLE", "Rows", "read_outcomes", "read_records"]
 
@@ -63,6 +68,7 @@ NAMES = sorted(RANGES)
 CODE = {name: code for code, name in enumerate(NAMES)}
 CLOCK = {f"{hour:02d}:{minute:02d}": 60 * hour + minute for hour in range(100) for minute in range(60)}
 _HEADER = "Time,Parameter,Value"
+_MOST_OUTCOMES = 100_000_000  # bytes
 _LARGEST = 10_000_000  # bytes; a record has about 10 kB, so more is not a record and may be a bomb
 
 
@@ -101,20 +107,22 @@ def _record_files(records: Path) -> Iterator[tuple[str, str, bytes]]:
         if records.is_dir():
             for path in sorted([*records.glob("*.txt"), *records.glob("*/*.txt")]):
                 if _is_record(path.stem) and path.is_file():
+                    if not path.resolve().is_relative_to(records.resolve()):
+                        raise DataError(f"{path}: is a link that leaves {records}, expected a record; copy the file there")
                     _check_size(str(path), path.stat().st_size)
                     yield str(path), path.stem, path.read_bytes()
             return
-        with tarfile.open(records) as archive:
-            for member in archive:
-                name = PurePosixPath(member.name)
-                if member.isreg() and name.suffix == ".txt" and _is_record(name.stem):
-                    shown = member.name if member.name.isprintable() else name.name  # a refusal is one line
-                    _check_size(place := f"{records}: {shown}", member.size)
-                    stream = archive.extractfile(member)
-                    yield place, name.stem, b"" if stream is None else stream.read()
+        for member, content in members(records):
+            name = PurePosixPath(member.name)
+            if name.suffix == ".txt" and _is_record(name.stem):
+                place = f"{records}: {one_line(member.name, 100)}"
+                if not member.isreg():
+                    raise DataError(f"{place}: is a link or a device, expected a file; pack the records themselves")
+                _check_size(place, member.size)
+                yield place, name.stem, content()
     except FileNotFoundError:
         raise DataError(f"{records}: does not exist; name a .tar.gz archive of records or their folder") from None
-    except (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError) as error:
+    except (tarfile.TarError, EOFError, OverflowError, ValueError, zlib.error, lzma.LZMAError, gzip.BadGzipFile) as error:
         raise DataError(f"{records}: is no complete tar archive; name set-a.tar.gz or its folder, or download it again") from error
     except OSError as error:
         raise DataError(f"{records}: cannot be read ({error.strerror or error}); check the file and its permissions") from error
@@ -187,12 +195,16 @@ def read_outcomes(path: Path) -> dict[str, int]:
     """RecordID -> in-hospital death, 0 or 1; raises DataError if the file cannot be read or holds anything else."""
     labels: dict[str, int] = {}
     try:
-        with path.open(encoding="utf-8-sig", newline="") as stream:
+        with io.StringIO(read_bytes(path, _MOST_OUTCOMES).decode("utf-8-sig"), newline="") as stream:
             reader = csv.DictReader(stream, skipinitialspace=True)
+            header = list(reader.fieldnames or ())
             for column in ("RecordID", "In-hospital_death"):
-                if column not in (reader.fieldnames or ()):
-                    raise DataError(f"{path}, line 1: has no column {column}; name the Outcomes-a.txt that belongs to the records")
+                if header.count(column) != 1:
+                    found = f"column {column} stands twice" if column in header else f"has no column {column}"
+                    raise DataError(f"{path}, line 1: {found}; name the Outcomes-a.txt that belongs to the records")
             for row in reader:
+                if None in row:
+                    raise DataError(f"{path}, line {reader.line_num}: more fields than the header's {len(header)}; mend the line")
                 sample, label = row["RecordID"], row["In-hospital_death"]
                 if label not in ("0", "1"):
                     raise DataError(

@@ -1,4 +1,4 @@
-"""Picture files as arrays: JPEG, PNG and whatever else Pillow reads, and DICOM; refused before decoding where they are too large."""
+"""Picture files as arrays: JPEG, PNG and other formats of pixels, and DICOM; refused before decoding where they are too large."""
 
 import warnings
 from collections.abc import Iterator
@@ -17,6 +17,8 @@ Pixels = NDArray[np.uint8]
 MOST_PIXELS = 100_000_000  # a chest film has 5 to 20 million; more would not fit into memory beside others
 LEAST_SIDE = 16  # pixels; below there is nothing to see
 _DICOM = (".dcm", ".dicom")
+_FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")  # not what Pillow hands on to a program, as PostScript
+_DEFLATED = "1.2.840.10008.1.2.1.99"
 _FILTERS = RLock()
 
 
@@ -46,7 +48,7 @@ def read_picture(path: Path, where: str, side: int | None = None) -> Pixels:
         return _read_dicom(path, where)
     try:
         with _silent(Image.DecompressionBombWarning):  # our own limit is below
-            opened = Image.open(path)
+            opened = Image.open(path, formats=_FORMATS)
         with opened:
             _check_size(opened.width, opened.height, where)
             if side is not None and opened.mode in ("L", "RGB"):
@@ -121,8 +123,14 @@ def _read_dicom(path: Path, where: str) -> Pixels:
 
 def _decode_dicom(path: Path, where: str) -> Pixels:
     import pydicom
+    from pydicom.filereader import read_file_meta_info
     from pydicom.pixels import apply_modality_lut, apply_voi_lut
 
+    if read_file_meta_info(path).get("TransferSyntaxUID") == _DEFLATED:
+        # pydicom would unpack the whole file at once, whatever becomes of it.
+        raise DataError(
+            f"{where}: the DICOM file is packed (deflate), which is not read; expected another transfer syntax; export it plainly"
+        )
     header = pydicom.dcmread(path, stop_before_pixels=True)
     frames = int(getattr(header, "NumberOfFrames", 1) or 1)
     _check_size(int(header.Columns), int(header.Rows), where)

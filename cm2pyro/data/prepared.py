@@ -19,6 +19,7 @@ from cm2pyro.data.manifest import Manifest
 from cm2pyro.data.scaling import Standard
 from cm2pyro.data.text import Text
 from cm2pyro.errors import CheckpointError, DataError
+from cm2pyro.registry import one_line
 
 Result = TypeVar("Result")
 
@@ -65,16 +66,14 @@ class Preparation:
             kind = kinds[name] = make_kind(name, old.modality, old.views)
             raw[name] = self._heard(kind, kind.read(manifest))
             if not kind.observed(raw[name])[train].any():
-                raise DataError(
-                    f"{manifest.name}: modality '{name}' ({_place(kind)}) is missing in every training row; "
-                    "expected at least one row that has it; add the data or remove the modality from the config"
-                )
+                raise absent_in_training(manifest, kind)
             kind.fit(raw[name], train)
-            self._check_inputs(manifest, kind)
+            self.check_inputs(manifest, kind)
         self.kinds = kinds
         return self._dataset(manifest, raw, labels)
 
-    def _check_inputs(self, manifest: Manifest, kind: Kind) -> None:
+    def check_inputs(self, manifest: Manifest, kind: Kind) -> None:
+        """Raises DataError for a kind that learned from a column that is no input."""
         outcome = [self.task.label, *(self.task.labels or [])]
         for column in kind.inputs():
             if column in outcome or column in ("subject_id", "split"):
@@ -87,17 +86,18 @@ class Preparation:
     def transform(self, manifest: Manifest, labels: bool) -> Dataset:
         """Rows as tensors under what was learned in `fit`; whole modalities may be absent. `labels`: read them, or leave all empty."""
         y = read_labels(manifest, self.task, self.classes) if labels else no_labels(len(manifest), self.task, self.classes)
-        return self._dataset(manifest, {name: self._read(kind, manifest) for name, kind in self.kinds.items()}, y)
+        return self._dataset(manifest, {name: self.read(kind, manifest) for name, kind in self.kinds.items()}, y)
 
     def observed(self, manifest: Manifest) -> NDArray[np.bool_]:
         """(n, M) which rows have which modality, everything read and checked; needs no fit."""
         columns = []
         for kind in self.kinds.values():
-            raw = self._read(kind, manifest)
+            raw = self.read(kind, manifest)
             columns.append(np.zeros(len(manifest), dtype=bool) if raw is None else kind.observed(raw))
         return np.stack(columns, 1)
 
-    def _read(self, kind: Kind, manifest: Manifest) -> Any:
+    def read(self, kind: Kind, manifest: Manifest) -> Any:
+        """The raw modality of every row; None where its table is not there."""
         table = kind.modality.table
         if table is not None and _absent(manifest, table):
             self.notes.append(f"modality {kind.name}: {table} is not beside {manifest.name}; every row counts as missing")
@@ -139,11 +139,27 @@ class Preparation:
         """Raises CheckpointError if the state is not one of these modalities."""
         try:
             self.classes = tuple(state["classes"])
+            self._check_classes()
             self.scaling = Standard.from_state(state["label"]) if self.task.type == "regression" else None
             for name, kind in self.kinds.items():
                 kind.load(state["modalities"][name])
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise CheckpointError(f"preprocessing.json: does not fit the config ({error!r}); fit again") from error
+        except (ArithmeticError, AttributeError, IndexError, KeyError, RecursionError, TypeError, ValueError) as error:
+            raise CheckpointError(f"preprocessing.json: does not fit the config ({one_line(repr(error))}); fit again") from error
+
+    def _check_classes(self) -> None:
+        task = self.task
+        known = {"binary": ("0", "1"), "regression": (), "multilabel": task.columns}.get(task.type, task.classes and tuple(task.classes))
+        right = len(set(self.classes)) == len(self.classes) >= 2 and all(isinstance(name, str) for name in self.classes)
+        if self.classes != known if known is not None else not right:
+            raise ValueError(f"classes {self.classes}")
+
+
+def absent_in_training(manifest: Manifest, kind: Kind) -> DataError:
+    """The refusal of a modality that no training row has."""
+    return DataError(
+        f"{manifest.name}: modality '{kind.name}' ({_place(kind)}) is missing in every training row; "
+        "expected at least one row that has it; add the data or remove the modality from the config"
+    )
 
 
 def _place(kind: Kind) -> str:
@@ -155,7 +171,7 @@ def _place(kind: Kind) -> str:
 
 def _absent(manifest: Manifest, table: str) -> bool:
     """Whether nothing of that name is there. What cannot even be looked up is for the reader to refuse."""
-    if Path(table).is_absolute() or ".." in Path(table).parts:
+    if table in manifest.tables or Path(table).is_absolute() or ".." in Path(table).parts:
         return False
     try:
         os.lstat(manifest.root / table)

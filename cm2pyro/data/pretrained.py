@@ -1,5 +1,8 @@
 """Pretrained encoders of Hugging Face: which one `weights` names, and where its files are."""
 
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
@@ -56,6 +59,17 @@ def folder_of(source: str, where: str) -> Path:
         return Path(snapshot_download(source, allow_patterns=[*_FILES, weights]))
     except Exception as error:  # the client, the network and the disk each have their own
         raise cannot_be_had(source, where, error) from error
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without the log lines of the library, which repeat at length what we say in a line."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logging.disable(before)
 
 
 def cannot_be_had(source: str, where: str, error: Exception) -> CM2Error:

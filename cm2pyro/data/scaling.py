@@ -11,23 +11,66 @@ _QUANTILES = 256
 _CLIP = 3.0
 
 
+class Moments:
+    """Count, mean and squared deviations of numeric columns, which parts of a data set give one after the other.
+
+    Attributes:
+        count, mean, squares, largest: (F,) of the values that are there: how many, their mean, the sum of their squared deviations
+            from it, the largest magnitude.
+    """
+
+    def __init__(self, count: Matrix, mean: Matrix, squares: Matrix, largest: Matrix) -> None:
+        self.count, self.mean, self.squares, self.largest = count, mean, squares, largest
+
+    @classmethod
+    def of(cls, x: Matrix) -> Self:
+        """x (n, F) with NaN for missing."""
+        there = np.isfinite(x)
+        filled = np.where(there, x, 0.0)
+        count = there.sum(0).astype(np.float64)
+        mean = filled.sum(0) / np.maximum(count, 1)
+        centred = np.where(there, x - mean, 0.0)
+        return cls(count, mean, (centred**2).sum(0), np.abs(filled).max(0, initial=0.0))
+
+    @classmethod
+    def zeros(cls, rows: int, columns: int = 1) -> Self:
+        """Of that many rows of zeros."""
+        return cls(np.full(columns, float(rows)), *(np.zeros(columns) for _ in range(3)))
+
+    @classmethod
+    def side_by_side(cls, parts: list[Self]) -> Self:
+        """The columns of all parts."""
+        names = ("count", "mean", "squares", "largest")
+        return cls(*(np.concatenate([np.zeros(0), *(getattr(part, name) for part in parts)]) for name in names))
+
+    def column(self, j: int) -> Self:
+        return type(self)(*(x[j : j + 1] for x in (self.count, self.mean, self.squares, self.largest)))
+
+    def plus(self, other: Self) -> Self:
+        """Of the rows of both (Chan, Golub and LeVeque 1983); where one has none, exactly the other."""
+        count = self.count + other.count
+        share = other.count / np.maximum(count, 1)
+        step = np.where((self.count > 0) & (other.count > 0), other.mean - self.mean, 0.0)
+        mean = np.where(self.count > 0, self.mean + step * share, other.mean)
+        squares = self.squares + other.squares + step**2 * self.count * share
+        return type(self)(count, mean, squares, np.maximum(self.largest, other.largest))
+
+    def standard(self) -> "Standard":
+        scale = np.sqrt(self.squares / np.maximum(self.count, 1))
+        # Relative to the values themselves: what is left of a constant column is rounding, and units may be tiny.
+        return Standard(self.mean, np.where(scale > 1e-10 * self.largest, scale, np.inf))
+
+
 class Standard:
     """Zero mean, unit sd per column; a constant column becomes 0. NaN stays NaN."""
 
     def __init__(self, loc: Matrix, scale: Matrix) -> None:
         self.loc, self.scale = loc, scale
 
-    @classmethod
-    def fit(cls, x: Matrix) -> Self:
+    @staticmethod
+    def fit(x: Matrix) -> "Standard":
         """x (n, F) with NaN for missing; a column without values gets loc 0, scale 1."""
-        counts = np.isfinite(x).sum(0)
-        filled = np.where(np.isfinite(x), x, 0.0)
-        loc = filled.sum(0) / np.maximum(counts, 1)
-        centred = np.where(np.isfinite(x), x - loc, 0.0)
-        scale = np.sqrt((centred**2).sum(0) / np.maximum(counts, 1))
-        # Relative to the values themselves: what is left of a constant column is rounding, and units may be tiny.
-        largest = np.abs(filled).max(0, initial=0.0)
-        return cls(loc, np.where(scale > 1e-10 * largest, scale, np.inf))
+        return Moments.of(x).standard()
 
     def __call__(self, x: Matrix) -> Matrix:
         with np.errstate(over="ignore"):
@@ -42,8 +85,12 @@ class Standard:
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> Self:
-        scale = [np.inf if s is None else s for s in state["scale"]]
-        return cls(np.array(state["loc"], dtype=np.float64), np.array(scale, dtype=np.float64))
+        """Raises what numpy and Python do where it is no state; ValueError where its numbers are none that `fit` gives."""
+        scale = np.array([np.inf if s is None else s for s in state["scale"]], dtype=np.float64)
+        loc = np.array(state["loc"], dtype=np.float64)
+        if loc.ndim != 1 or loc.shape != scale.shape or not np.isfinite(loc).all() or not (scale > 0).all():
+            raise ValueError("a scaling whose numbers are not one finite loc and one positive scale a column")
+        return cls(loc, scale)
 
 
 class QuantileNormal:
@@ -83,7 +130,12 @@ class QuantileNormal:
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> Self:
-        return cls([(np.array(values, dtype=np.float64), np.array(normal, dtype=np.float64)) for values, normal in state["columns"]])
+        """Raises what numpy and Python do where it is no state; ValueError where its numbers are none that `fit` gives."""
+        columns = [(np.array(values, dtype=np.float64), np.array(normal, dtype=np.float64)) for values, normal in state["columns"]]
+        for values, normal in columns:
+            if values.ndim != 1 or values.shape != normal.shape or not (np.diff(values) > 0).all() or not (np.abs(normal) <= _CLIP).all():
+                raise ValueError("a scaling whose values do not rise, or are not as many as their scores")
+        return cls(columns)
 
 
 def curved(scores: Matrix) -> Matrix:

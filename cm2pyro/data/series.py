@@ -9,11 +9,12 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cm2pyro.config import Modality
-from cm2pyro.data.manifest import Manifest, as_text, inside, parse_numbers, read_columns, read_table
+from cm2pyro.data.manifest import Manifest, as_text, parse_numbers, read_columns, read_table
 from cm2pyro.errors import DataError
 from cm2pyro.registry import one_line
 
 Part = tuple[pd.DataFrame, Callable[[int], str]]  # measurements, and where their record stands, for messages
+_VARIABLES = 10_000  # a dense grid has a column for each
 HOURS, BIN_HOURS = 48.0, 2.0  # the window and the bins where a config names none
 
 
@@ -41,6 +42,8 @@ class Events:
 
     def select(self, names: tuple[str, ...]) -> "Events":
         """The same measurements with variables numbered by `names`; others are dropped."""
+        if names == self.names:
+            return self  # ordered already, and sorting is what costs
         place = np.array([names.index(name) if name in names else -1 for name in self.names] or [-1], dtype=np.int64)
         variables = place[self.variables] if len(self.variables) else self.variables
         keep = variables >= 0
@@ -66,6 +69,12 @@ def read_series(manifest: Manifest, name: str, modality: Modality) -> Events:
         kept.append(long[inside_window])
     long = pd.concat(kept, ignore_index=True) if len(kept) > 1 else (kept or [_NOTHING])[0]
     variables, names = pd.factorize(long["variable"], sort=True)
+    if len(names) > _VARIABLES:
+        where = f"modality {name} ({table or modality.column or name})"
+        raise DataError(
+            f"{manifest.name}, {where}: {len(names):,} variables, such as '{one_line(names[0], 60)}'; expected at most {_VARIABLES:,}; "
+            "look whether another column stands in the place of variable"
+        )
     events = _ordered(
         long["row"].to_numpy(), variables.astype(np.int64), long["hours"].to_numpy(), long["value"].to_numpy(), tuple(names), len(manifest)
     )
@@ -98,7 +107,7 @@ def _say_disorder(long: pd.DataFrame, name: str, place: Callable[[int], str], sa
 
 def _from_table(manifest: Manifest, name: str, table: str) -> Part:
     where = f"{table} (modality {name})"
-    frame = read_table(inside(manifest.root, table, f"modality {name}, table"), where, numbers=True)
+    frame = read_table(manifest.table(table, name), where, numbers=True)
     if "sample_id" not in frame:
         raise DataError(f"{where}: column 'sample_id' is missing; expected sample_id, hours and the measurements; add it")
     # Lines of other samples are legal: one table can serve several manifests.
@@ -164,6 +173,9 @@ def _ordered(
     names: tuple[str, ...],
     rows: int,
 ) -> Events:
+    cell = samples * max(len(names), 1) + variables
+    if not (np.diff(cell) < 0).any() and not ((np.diff(cell) == 0) & (np.diff(hours) < 0)).any():
+        return Events(samples, variables, hours, values, names, rows)
     order = np.lexsort((hours, variables, samples))
     return Events(samples[order], variables[order], hours[order], values[order], names, rows)
 

@@ -1,5 +1,6 @@
 """Kind `tabular`: numbers and categories, one row a sample."""
 
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -9,8 +10,9 @@ from numpy.typing import NDArray
 
 from cm2pyro.data.columns import Columns
 from cm2pyro.data.embedding import aligned, numeric
-from cm2pyro.data.kind import Kind
-from cm2pyro.data.manifest import Manifest, inside, parse_numbers, read_columns, read_table
+from cm2pyro.data.kind import Kind, Learner
+from cm2pyro.data.manifest import Manifest, parse_numbers, read_columns, read_table
+from cm2pyro.data.sampled import RowSample
 from cm2pyro.data.scaling import QuantileNormal, curved
 from cm2pyro.errors import DataError
 from cm2pyro.registry import one_line
@@ -35,7 +37,7 @@ class Tabular(Kind):
         """Columns as text, in the manifest's order, an empty cell for what is missing."""
         column = self.modality.column or self.name
         if self.modality.table is not None:
-            table = read_table(inside(manifest.root, self.modality.table, f"modality {self.name}, table"), self.modality.table)
+            table = read_table(manifest.table(self.modality.table, self.name), self.modality.table)
             frame = aligned(table, manifest, self.modality.table).drop(columns="sample_id")
         elif self.modality.columns is not None:
             frame = manifest.frame[[c for c in self.modality.columns if c in manifest.frame]]
@@ -78,29 +80,8 @@ class Tabular(Kind):
             seen |= _filled(frame[name]).to_numpy(dtype=bool)
         return seen
 
-    def fit(self, raw: tuple[pd.DataFrame, Manifest], rows: NDArray[np.int64]) -> None:
-        frame, manifest = raw
-        train = frame.iloc[rows]
-        self.numbers, self.categories = [], {}
-        for name in frame.columns:
-            cells = train[name].str.strip()
-            values, wrong = parse_numbers(cells)
-            filled = cells[_filled(cells)]
-            if len(filled) and not np.isnan(values[wrong]).any():
-                self.numbers.append(name)  # an infinite one is refused below
-            elif len(filled):
-                self.categories[name] = sorted(set(filled))
-                self._check_categories(name, one_line(cells.iloc[int(wrong[0])], 60), manifest)
-        self.scaling = QuantileNormal.fit(self._matrix(frame, manifest)[rows])
-
-    def _check_categories(self, name: str, example: str, manifest: Manifest) -> None:
-        count = len(self.categories[name])
-        if count > _CATEGORIES:
-            where = f"{self.modality.table or manifest.name}: column '{one_line(name, 60)}'"
-            raise DataError(
-                f"{where}: {count} categories in training, such as '{example}'; "
-                f"expected numbers or at most {_CATEGORIES} categories; leave missing numbers empty, or leave the column out"
-            )
+    def learner(self, limit: int | None = None) -> Learner:
+        return _TabularLearner(self, limit)
 
     def _matrix(self, frame: pd.DataFrame, manifest: Manifest) -> NDArray[np.float64]:
         where = self.modality.table or manifest.name
@@ -129,6 +110,81 @@ class Tabular(Kind):
     def load(self, state: dict[str, Any]) -> None:
         self.numbers, self.categories = state["numbers"], state["categories"]
         self.scaling = QuantileNormal.from_state(state["scaling"])
+        if len(self.scaling.columns) != len(self.numbers) or not isinstance(self.categories, dict):
+            raise ValueError("scalings of another number of columns, or categories without a column")
+
+
+@dataclass
+class _Column:
+    """What training cells of a column have been: the distinct ones, as long as they are few enough for categories."""
+
+    values: set[str] = field(default_factory=set)
+    text: str | None = None  # the first that is no number
+    infinite: DataError | None = None  # the refusal of the first that is not finite
+    filled: bool = False
+
+
+class _TabularLearner(Learner):
+    """Whether a column is numeric is known when every part has been seen; until then numbers and categories are both kept."""
+
+    def __init__(self, kind: Tabular, limit: int | None) -> None:
+        self.kind, self.limit = kind, limit
+        self.columns: dict[str, _Column] = {}
+        self.orders: set[tuple[str, ...]] = set()
+        self.sample = RowSample(limit)
+        self.where = ""
+
+    def add(self, raw: tuple[pd.DataFrame, Manifest], rows: NDArray[np.int64], keys: NDArray[np.uint64]) -> None:
+        frame, manifest = raw
+        self.where = self.kind.modality.table or manifest.name
+        self.orders.add(tuple(frame.columns))
+        train = frame.iloc[rows]
+        numbers = {}
+        for name in frame.columns:
+            known = self.columns.setdefault(name, _Column())
+            cells = train[name].str.strip()
+            values, wrong = parse_numbers(cells)
+            filled = cells[_filled(cells)]
+            known.filled |= len(filled) > 0
+            texts = wrong[np.isnan(values[wrong])]
+            if len(texts) and known.text is None:
+                known.text = cells.iloc[int(texts[0])]
+            if len(known.values) <= _CATEGORIES or self.limit is None:
+                known.values |= set(filled)
+            if len(wrong) > len(texts) and known.infinite is None:
+                try:
+                    numeric(_cells(frame, name), name, manifest, self.where)
+                except DataError as error:
+                    known.infinite = error
+            numbers[name] = np.where(np.isfinite(values), values, np.nan)[:, None]
+        self.sample.add(keys, numbers)
+
+    def finish(self) -> None:
+        kind = self.kind
+        # Tables have one order; files of one row may lack columns, and are read in the order of their names.
+        names = list(self.columns) if len(self.orders) == 1 else sorted(self.columns)
+        kind.numbers, kind.categories, scores = [], {}, []
+        for name in names:
+            known = self.columns[name]
+            if known.text is not None:
+                self._check_categories(name, known)
+                kind.categories[name] = sorted(known.values)
+            elif known.filled:
+                if known.infinite is not None:
+                    raise known.infinite
+                kind.numbers.append(name)
+                seen = self.sample.values(name)
+                scores += [] if seen is None else QuantileNormal.fit(seen).columns
+        kind.scaling = QuantileNormal(scores)
+
+    def _check_categories(self, name: str, known: _Column) -> None:
+        count = len(known.values)
+        if count > _CATEGORIES:
+            raise DataError(
+                f"{self.where}: column '{one_line(name, 60)}': {count if self.limit is None else f'more than {_CATEGORIES}'} categories in "
+                f"training, such as '{one_line(known.text, 60)}'; "
+                f"expected numbers or at most {_CATEGORIES} categories; leave missing numbers empty, or leave the column out"
+            )
 
 
 def _filled(cells: pd.Series) -> pd.Series:

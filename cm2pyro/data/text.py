@@ -11,10 +11,11 @@ from tokenizers import Tokenizer
 from cm2pyro.config import Modality
 from cm2pyro.data import tokenizer as tokens
 from cm2pyro.data.columns import Columns, Sparse
-from cm2pyro.data.kind import Kind
+from cm2pyro.data.kind import Kind, Learner
 from cm2pyro.data.manifest import Manifest
 from cm2pyro.data.notes import Notes, read_notes
 from cm2pyro.data.pretrained import source_of
+from cm2pyro.data.sampled import RowSample
 
 Length = Annotated[int, Field(ge=4, le=4096)]
 Count = Annotated[int, Field(ge=1, le=256)]
@@ -65,15 +66,8 @@ class Text(Kind):
     def observed(self, raw: Notes) -> NDArray[np.bool_]:
         return np.bincount(raw.rows, minlength=raw.n) > 0
 
-    def fit(self, raw: Notes, rows: NDArray[np.int64]) -> None:
-        used = np.isin(raw.rows, rows)
-        where = f"modalities.{self.name}"
-        source = source_of(self.modality.encoder, self.weights, where)
-        if source is None:
-            self.tokenizer = tokens.train((text for text, seen in zip(raw.texts, used, strict=True) if seen), self.vocabulary)
-        else:
-            self.tokenizer = tokens.pretrained(source, where)
-        self.slots = int(min(self.max_notes, np.bincount(raw.rows[used]).max()))
+    def learner(self, limit: int | None = None) -> Learner:
+        return _TextLearner(self, limit)
 
     def transform(self, raw: Notes) -> Columns:
         ids, cut = tokens.encode(self.tokenizer, raw.texts, self.max_tokens, self.keep_end)
@@ -103,7 +97,42 @@ class Text(Kind):
 
     def load(self, state: dict[str, Any]) -> None:
         try:
-            self.tokenizer = Tokenizer.from_str(state["tokenizer"])
-        except Exception as error:  # the library's own parser raises nothing narrower
+            self.tokenizer = tokens.restored(state["tokenizer"])
+        except ValueError as error:
             raise ValueError(f"tokenizer of {self.name}: {error}") from error
+        known = self.tokenizer.get_vocab(with_added_tokens=True).values()
+        if self.weights == "none" and max(known, default=self.vocabulary) >= self.vocabulary:
+            raise ValueError(f"tokenizer of {self.name}: expected words with numbers from 0 to {self.vocabulary - 1}")
         self.slots = int(state["slots"])
+        if not 1 <= self.slots <= self.max_notes:
+            raise ValueError(f"{self.slots} notes, expected 1 to {self.max_notes}")
+
+
+class _TextLearner(Learner):
+    def __init__(self, kind: Text, limit: int | None) -> None:
+        self.kind, self.most = kind, 1
+        self.where = f"modalities.{kind.name}"
+        self.source = source_of(kind.modality.encoder, kind.weights, self.where)
+        self.sample = RowSample(None if limit is None else limit // 4)  # notes take more memory than numbers
+
+    def add(self, raw: Notes, rows: NDArray[np.int64], keys: NDArray[np.uint64]) -> None:
+        used = np.isin(raw.rows, rows)
+        self.most = max(self.most, int(np.bincount(raw.rows[used], minlength=1).max()))
+        if self.source is None:
+            key = np.zeros(raw.n, dtype=np.uint64)
+            key[rows] = keys
+            # Row by row, so that a sample takes all notes of a patient or none.
+            seen = np.flatnonzero(np.isin(np.arange(raw.n), raw.rows[used]))
+            ends = np.searchsorted(raw.rows, seen, side="right")
+            notes = np.empty(len(seen), dtype=object)
+            notes[:] = [raw.texts[start:end] for start, end in zip(np.searchsorted(raw.rows, seen), ends, strict=True)]
+            self.sample.add(key[seen], {"notes": notes})
+
+    def finish(self) -> None:
+        if self.source is None:
+            notes = self.sample.values("notes")
+            texts = [] if notes is None else [text for some in notes for text in some]
+            self.kind.tokenizer = tokens.train(texts, self.kind.vocabulary)
+        else:
+            self.kind.tokenizer = tokens.pretrained(self.source, self.where)
+        self.kind.slots = min(self.kind.max_notes, self.most)

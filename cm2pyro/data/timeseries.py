@@ -9,9 +9,10 @@ from pydantic import Field
 
 from cm2pyro.config import Modality
 from cm2pyro.data.columns import Columns
-from cm2pyro.data.kind import Kind
+from cm2pyro.data.kind import Kind, Learner
 from cm2pyro.data.manifest import Manifest
-from cm2pyro.data.scaling import QuantileNormal, Standard, curved
+from cm2pyro.data.sampled import RowSample
+from cm2pyro.data.scaling import Moments, QuantileNormal, Standard, curved
 from cm2pyro.data.series import BIN_HOURS, HOURS, Events, read_series
 from cm2pyro.errors import ConfigError, DataError
 from cm2pyro.registry import one_line
@@ -101,20 +102,8 @@ class TimeSeries(Kind):
         names = getattr(self, "names", None) or self.variables
         return (raw if names is None else raw.select(tuple(names))).observed
 
-    def fit(self, raw: Events, rows: NDArray[np.int64]) -> None:
-        used = np.isin(raw.samples, rows)
-        present = np.bincount(raw.variables[used], minlength=len(raw.names)) > 0
-        seen = tuple(name for name, there in zip(raw.names, present, strict=True) if there)
-        self.names = seen if self.variables is None else tuple(self.variables)
-        numbers = raw.select(self.numeric)
-        if "binned" in self.views:
-            grid, _ = self._grid(numbers)
-            self.grid_scaling = Standard.fit(grid[rows].reshape(len(rows) * self.bins, len(self.numeric)))
-        if "summary" in self.views:
-            values, counts, recency = summaries(numbers, self.window)
-            self.summary_scaling = QuantileNormal.fit(values[rows])
-            self.count_scaling = Standard.fit(np.log1p(counts[rows]))
-            self.recency_scaling = Standard.fit(recency[rows])
+    def learner(self, limit: int | None = None) -> Learner:
+        return _SeriesLearner(self, limit)
 
     def transform(self, raw: Events) -> Columns:
         raw = raw.select(self.names)
@@ -133,7 +122,7 @@ class TimeSeries(Kind):
         bins = np.minimum((events.hours / self.bin_hours).astype(np.int64), self.bins - 1)
         return events.samples * self.bins + bins
 
-    def _grid(self, raw: Events) -> tuple[Matrix, NDArray[np.bool_]]:
+    def grid(self, raw: Events) -> tuple[Matrix, NDArray[np.bool_]]:
         """Bin means (n, T, V), NaN where a bin is empty, and the mask of bins that are not."""
         V = len(raw.names)
         cell = self._place(raw) * V + raw.variables
@@ -144,7 +133,7 @@ class TimeSeries(Kind):
         return np.where(mask, (sums / np.maximum(counts, 1)).reshape(mask.shape), np.nan), mask
 
     def _binned(self, raw: Events) -> tuple[Matrix, Matrix]:
-        grid, _ = self._grid(raw.select(self.numeric))
+        grid, _ = self.grid(raw.select(self.numeric))
         parts = [self._carried(np.clip(self.grid_scaling(grid), -_OUTLIER, _OUTLIER))]
         for name, count in self.categories.items():
             one = raw.select((name,))
@@ -152,7 +141,7 @@ class TimeSeries(Kind):
             last[self._place(one)] = one.values  # measurements are in the order of time: the last one stays
             codes = self._carried(last.reshape(raw.rows, self.bins, 1), before=-1.0)
             parts.append((codes == np.arange(count)).astype(np.float64))
-        _, mask = self._grid(raw)
+        _, mask = self.grid(raw)
         return np.concatenate([*parts, mask.astype(np.float64)], -1), np.asarray(mask.any(-1), dtype=np.float64)
 
     def _carried(self, grid: Matrix, before: float = 0.0) -> Matrix:
@@ -197,12 +186,74 @@ class TimeSeries(Kind):
 
     def load(self, state: dict[str, Any]) -> None:
         self.names = tuple(state["names"])
+        if not all(isinstance(name, str) for name in self.names) or len(set(self.names)) < len(self.names):
+            raise ValueError("variables that are not distinct names")
         if "binned" in self.views:
             self.grid_scaling = Standard.from_state(state["grid"])
         if "summary" in self.views:
             self.summary_scaling = QuantileNormal.from_state(state["summary"])
             self.count_scaling = Standard.from_state(state["count"])
             self.recency_scaling = Standard.from_state(state["recency"])
+        V = len(self.numeric)
+        found = [len(self.grid_scaling.loc) == V] if "binned" in self.views else []
+        if "summary" in self.views:
+            found += [
+                len(self.summary_scaling.columns) == _SUMMARIES * V,
+                len(self.count_scaling.loc) == V,
+                len(self.recency_scaling.loc) == V,
+            ]
+        if not all(found):
+            raise ValueError(f"scalings of another number of variables than {V}")
+
+
+class _SeriesLearner(Learner):
+    """Variable by variable, since a part may lack one."""
+
+    def __init__(self, kind: TimeSeries, limit: int | None) -> None:
+        self.kind, self.rows = kind, 0
+        self.seen: set[str] = set()
+        self.grid: dict[str, Moments] = {}
+        self.counts: dict[str, Moments] = {}
+        self.recency: dict[str, Moments] = {}
+        self.sample = RowSample(limit)
+
+    def add(self, raw: Events, rows: NDArray[np.int64], keys: NDArray[np.uint64]) -> None:
+        kind = self.kind
+        present = np.bincount(raw.variables[np.isin(raw.samples, rows)], minlength=len(raw.names)) > 0
+        names = [name for name, there in zip(raw.names, present, strict=True) if there] if kind.variables is None else kind.variables
+        self.seen |= set(names)
+        self.rows += len(rows)
+        numeric = tuple(name for name in names if name not in kind.codes)
+        numbers = raw.select(numeric)
+        if "binned" in kind.views:
+            grid, _ = kind.grid(numbers)
+            self._merge(self.grid, numeric, grid[rows].reshape(len(rows) * kind.bins, len(numeric)))
+        if "summary" in kind.views:
+            values, counts, recency = summaries(numbers, kind.window)
+            self._merge(self.counts, numeric, np.log1p(counts[rows]))
+            self._merge(self.recency, numeric, recency[rows])
+            tables = values[rows].reshape(len(rows), len(numeric), _SUMMARIES)
+            self.sample.add(keys, {name: tables[:, v] for v, name in enumerate(numeric)})
+
+    @staticmethod
+    def _merge(into: dict[str, Moments], names: tuple[str, ...], x: Matrix) -> None:
+        found = Moments.of(x)
+        for v, name in enumerate(names):
+            into[name] = into[name].plus(found.column(v)) if name in into else found.column(v)
+
+    def finish(self) -> None:
+        kind = self.kind
+        kind.names = tuple(sorted(self.seen)) if kind.variables is None else tuple(kind.variables)
+        numeric = kind.numeric
+        if "binned" in kind.views:
+            kind.grid_scaling = Moments.side_by_side([self.grid[name] for name in numeric]).standard()
+        if "summary" in kind.views:
+            columns = [self.sample.values(name) for name in numeric]
+            kind.summary_scaling = QuantileNormal([pair for x in columns if x is not None for pair in QuantileNormal.fit(x).columns])
+            # Rows of parts that lack a variable have measured it no times.
+            counts = [self.counts[name].plus(Moments.zeros(self.rows - int(self.counts[name].count[0]))) for name in numeric]
+            kind.count_scaling = Moments.side_by_side(counts).standard()
+            kind.recency_scaling = Moments.side_by_side([self.recency[name] for name in numeric]).standard()
 
 
 def summaries(events: Events, window: float) -> tuple[Matrix, Matrix, Matrix]:

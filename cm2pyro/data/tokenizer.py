@@ -1,12 +1,14 @@
 """Tokenizers: trained on the training notes, or read from a pretrained encoder; kept as JSON."""
 
+import os
+import sys
 from collections.abc import Iterable
 
 import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
-from cm2pyro.data.pretrained import cannot_be_had, folder_of
+from cm2pyro.data.pretrained import cannot_be_had, folder_of, quiet
 
 _SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
 PAD = -1  # in arrays of tokens
@@ -42,10 +44,30 @@ def pretrained(source: str, where: str) -> Tokenizer:
         # The library would make one that knows no word.
         raise cannot_be_had(str(folder), where, FileNotFoundError("no tokenizer.json and no vocabulary beside it"))
     try:
-        wrapped = AutoTokenizer.from_pretrained(folder)
+        with quiet():
+            wrapped = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
         return Tokenizer.from_str(wrapped.backend_tokenizer.to_str())
     except Exception as error:  # the hub's client, the file system and the parsers each have their own
         raise cannot_be_had(source, where, error) from error
+
+
+def restored(text: str) -> Tokenizer:
+    """From the JSON of a run, tried on a word. Raises ValueError, whatever the library made of it."""
+    sys.stderr.flush()
+    stderr = os.dup(2)
+    try:
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), 2)  # a panic of the library writes its own traceback there
+        tokenizer = Tokenizer.from_str(text)
+        tokenizer.encode("a")
+    except BaseException as error:  # its parser raises nothing narrower than Exception, and panics are not even that
+        if isinstance(error, KeyboardInterrupt | SystemExit):
+            raise
+        raise ValueError(str(error)) from error
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
+    return tokenizer
 
 
 def encode(tokenizer: Tokenizer, texts: list[str], length: int, keep_end: bool) -> tuple[NDArray[np.int32], int]:

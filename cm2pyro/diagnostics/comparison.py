@@ -1,18 +1,26 @@
 """Which of several fits predicts better: log scores on identical rows, their standard errors, stacking weights."""
 
+import subprocess
+import sys
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
-import xarray as xr
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 
-from cm2pyro.errors import DataError
+from cm2pyro.diagnostics import read_groups
+from cm2pyro.errors import CM2Error, DataError
+from cm2pyro.registry import one_line
 
 Array = NDArray[np.float64]
+_BYTES, _BYTES_EACH = 256 << 20, 200  # that a group may take in memory: so many, or so many for each byte of the file
+_GROUPS = ("log_likelihood", "observed_data", "constant_data")
+SECONDS = 120  # of a processor, to read them
 _BAD_K = 0.7
 _SHARE = 0.02  # of rows with a larger Pareto shape, from which leave-one-out is not to be believed
 _FEW = 30  # unseen rows; with fewer the comparison says so
@@ -39,34 +47,55 @@ class Scores:
 
 def read_scores(path: str | Path) -> Scores:
     """Scores from a posterior.nc. Raises DataError: no such file, or one without a likelihood."""
-    import arviz as az
-
     where = Path(path)
     if not where.is_file():
         raise DataError(f"{where}: is not there; expected the posterior of a run; write it with 'cm2pyro diagnose RUN --data MANIFEST'")
     try:
-        likelihood, observed, constant = (_group(where, name) for name in ("log_likelihood", "observed_data", "constant_data"))
-    except (OSError, KeyError, ValueError) as error:
+        return _scores(_arrays(where))
+    except CM2Error:
+        raise
+    except Exception as error:  # of a foreign file anything can be missing or of another kind
         raise DataError(
-            f"{where}: holds no likelihood of labelled rows ({error}); run 'cm2pyro diagnose' again on a manifest with labels"
+            f"{where}: holds no likelihood of labelled rows ({one_line(error)}); run 'cm2pyro diagnose' again on a manifest with labels"
         ) from error
-    ids = likelihood["sample_id"].values.astype(str)
-    trained = pd.Series(constant["trained"].values, constant["sample_id"].values.astype(str)).reindex(ids).to_numpy(dtype=bool)
-    each = likelihood["outcome"].values.reshape(-1, len(ids)).astype(np.float64)
+
+
+def _scores(arrays: Mapping[str, NDArray[Any]]) -> Scores:
+    import arviz as az
+
+    ids = arrays["log_likelihood/sample_id"].astype(str)
+    who, labels = arrays["constant_data/sample_id"].astype(str), arrays["observed_data/outcome"]
+    trained = pd.Series(arrays["constant_data/trained"], who).reindex(ids).to_numpy(dtype=bool)
+    each = arrays["log_likelihood/outcome"].reshape(-1, len(ids)).astype(np.float64)
     plain = np.logaddexp.reduce(each, 0) - np.log(len(each))
     pointwise, k = plain.copy(), np.full(len(ids), np.nan)
     if len(each) > 4 and trained.any():
         weights, shapes = az.psislw(-each[:, trained].T.copy())
         left = np.logaddexp.reduce(np.asarray(weights) + each[:, trained].T, 1)
         pointwise[trained], k[trained] = left, np.asarray(shapes)
-    split = pd.Series(constant["split"].values, constant["sample_id"].values.astype(str)).reindex(ids).to_numpy(dtype=str)
+    split = pd.Series(arrays["constant_data/split"], who).reindex(ids).to_numpy(dtype=str)
     unseen = ~trained & (split != "val")
-    return Scores(ids, observed["outcome"].values, pointwise, unseen if unseen.any() else ~trained, k, len(each) == 1)
+    return Scores(ids, labels, pointwise, unseen if unseen.any() else ~trained, k, len(each) == 1)
 
 
-def _group(path: Path, name: str) -> xr.Dataset:
-    with xr.open_dataset(path, group=name, engine="h5netcdf") as opened:
-        return opened.load()
+def _arrays(path: Path) -> dict[str, NDArray[Any]]:
+    """group/variable -> values, read in a process of its own, see `read_groups`."""
+    most = max(_BYTES, _BYTES_EACH * path.stat().st_size)
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "groups.npz"
+        command = [sys.executable, read_groups.__file__, str(path), str(out), str(SECONDS), str(most), *_GROUPS]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=5 * SECONDS)
+        except subprocess.TimeoutExpired:
+            done = None
+        if done is not None and done.returncode == 3:
+            raise ValueError(done.stdout)
+        if done is None or done.returncode < 0:
+            raise DataError(f"{path}: the HDF5 library hangs or fails on it; expected a whole file; run 'cm2pyro diagnose' again")
+        if done.returncode:
+            raise CM2Error(f"{path}: cannot be read; {one_line(done.stderr[-200:])}")
+        with np.load(out, allow_pickle=False) as arrays:
+            return dict(arrays)
 
 
 @dataclass(frozen=True)

@@ -169,10 +169,13 @@ class FamilyChoice:
             found.append(
                 f"Starts ended in different optima for {named}{also}: the highest is used, a higher one may exist; raise fit.restarts."
             )
-        folded = [i for i, candidate in enumerate(self.candidates) if candidate.fit.refits == len(candidate.fit.elpd)]
+        folded = [i for i, candidate in enumerate(self.candidates) if candidate.fit.in_folds]
         if folded:
             named = ", ".join(f"{self.candidates[i].family} K = {self.candidates[i].components}" for i in folded[:_FEW])
-            found.append(f"elpd by refits in folds, which lies slightly lower, where the approximation does not hold: {named}.")
+            named += f" and {len(folded) - _FEW} more" if len(folded) > _FEW else ""
+            found.append(
+                f"elpd by refits in folds, where the approximation does not hold: {named}. Folds lie lower, which counts against their K."
+            )
         close = [i for i in range(len(self.candidates)) if i != c.best and abs(c.difference[i]) < _SMALL and not c.plausible[i]]
         if close:
             named = ", ".join(self._name(i) for i in close[:_FEW])

@@ -1,17 +1,17 @@
 """Whether a variational posterior of the global sites can be believed: Pareto-smoothed importance sampling."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pyro
 import torch
 from numpy.typing import NDArray
-from pyro import poutine
 from torch import Tensor
 
+from cm2pyro.guides.globals import GlobalGuide
 from cm2pyro.inference.mcmc import Potential
-from cm2pyro.inference.program import Program
+from cm2pyro.inference.refit_guide import log_ratio
 
 GOOD, BAD = 0.5, 0.7  # Vehtari, Simpson, Gelman, Yao & Gabry 2024, JMLR 25(72); Yao et al. 2018, ICML
 
@@ -30,11 +30,11 @@ class KHat:
         return "usable" if self.k < BAD else "not to be believed"
 
 
-def khat(program: Program, potential: Potential, draws: int = 400, seed: int = 0) -> KHat:
-    """k-hat of the guide of the global sites against p(sites | z_observed, y) at β = 1, the latents held; see `frozen_potential`."""
+def khat(guides: Sequence[GlobalGuide], potential: Potential, draws: int = 400, seed: int = 0) -> KHat:
+    """k-hat of the guides of the global sites against p(sites | z_observed, y) at β = 1, the latents held; see `frozen_potential`."""
     import arviz as az
 
-    ratios = torch.stack(log_ratios(program, potential, draws, seed)).numpy()
+    ratios = torch.stack(log_ratios(guides, potential, draws, seed)).numpy()
     return KHat(shape(ratios, az), draws)
 
 
@@ -44,19 +44,8 @@ def shape(log_ratios: NDArray[np.float64], az: object) -> float:
     return float(np.asarray(k))
 
 
-def log_ratios(program: Program, potential: Potential, draws: int, seed: int) -> list[Tensor]:
+def log_ratios(guides: Sequence[GlobalGuide], potential: Potential, draws: int, seed: int) -> list[Tensor]:
     """log p(sites, z_observed, y) − log q(sites) of draws from the guide."""
-    found = []
     with torch.random.fork_rng(devices=[]), pyro.settings.context(module_local_params=True), torch.no_grad():
         torch.manual_seed(seed)
-        for _ in range(draws):
-            values: dict[str, Tensor] = {}
-            log_q = torch.zeros((), dtype=torch.float64)
-            for guide in (program.guide.globals, program.guide.head):
-                if guide is None:
-                    continue
-                trace: Any = poutine.trace(guide).get_trace()
-                log_q = log_q + torch.as_tensor(trace.log_prob_sum()).double()
-                values |= {name: trace.nodes[name]["value"].double() for name in potential.priors if name in trace.nodes}
-            found.append(potential.log_prior(values) + potential.log_likelihood(values) - log_q)
-    return found
+        return [log_ratio(guides, potential) for _ in range(draws)]

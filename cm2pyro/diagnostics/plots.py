@@ -11,7 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
-from matplotlib.ticker import MaxNLocator
+from matplotlib.text import Text
+from matplotlib.ticker import LogFormatter, MaxNLocator, ScalarFormatter
 from numpy.typing import ArrayLike
 
 from cm2pyro.diagnostics.calibration import BinnedError, LogisticRecalibration, bins_for
@@ -70,15 +71,27 @@ def reliability_and_patterns(
 
 
 @contextmanager
-def page(path: str | Path, title: str) -> Iterator[Any]:
-    """Two panels side by side under a title, written to `path` as a PNG of 1200 x 500 px when the block succeeds."""
+def page(path: str | Path, title: str, rows: int = 1) -> Iterator[Any]:
+    """Two panels side by side, `rows` times, under a title: written to `path` as a PNG, 1200 x 500 px a row, when the block succeeds."""
     layout = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.06)
-    figure = Figure(figsize=_SIZE, dpi=_DPI, layout=layout, facecolor="white")
+    figure = Figure(figsize=(_SIZE[0], rows * _SIZE[1]), dpi=_DPI, layout=layout, facecolor="white")
     figure.suptitle(_cut(" ".join(title.split()), 110), fontsize=13, parse_math=False)
-    yield figure.subfigures(1, 2, width_ratios=(1, 1.15))
+    yield np.ravel(np.asarray(figure.subfigures(rows, 2, width_ratios=(1, 1.15))))
+    words_as_they_are(figure)
     with atomic(path) as temporary:
         # The canvas and not savefig, whose size and margins a user's matplotlibrc can change.
         FigureCanvasAgg(figure).print_png(str(temporary))
+
+
+def words_as_they_are(figure: Figure) -> None:
+    """No mathematics in names: a class called `$x_$` would end the drawing, `a$b$c` be set as a formula. Numbers on axes keep theirs."""
+    numbers = (ScalarFormatter, LogFormatter)
+    axes = [axis for axes in figure.findobj(Axes) for axis in (axes.xaxis, axes.yaxis)]
+    ours = {id(text) for axis in axes if isinstance(axis.get_major_formatter(), numbers) for text in axis.findobj(Text)}
+    ours -= {id(axis.label) for axis in axes}
+    for text in figure.findobj(Text):
+        if id(text) not in ours:
+            text.set_parse_math(False)
 
 
 def _reliability(curve: Axes, histogram: Axes, y: Array, p: Array, before: Array | None) -> None:

@@ -82,11 +82,11 @@ def binomial_interval(share: float, n: int, level: float = 0.95) -> tuple[float,
 
 
 def plot_uniformity(panels: Mapping[str, Mapping[str, Uniformity]], path: str | Path, title: str) -> None:
-    """Two panels of ECDF differences with the band, one curve a quantity: heading -> quantity -> its uniformity."""
+    """Panels of ECDF differences with the band, two in a row, one curve a quantity: heading -> quantity -> its uniformity."""
     widest = max(np.abs(found.difference).max() for curves in panels.values() for found in curves.values())
     widest = 1.1 * max(widest, *(found.band.max() for curves in panels.values() for found in curves.values()))
-    with page(path, title) as parts:
-        for part, (heading, curves) in zip(parts, panels.items(), strict=True):
+    with page(path, title, rows=(len(panels) + 1) // 2) as parts:
+        for part, (heading, curves) in zip(parts, panels.items(), strict=False):
             axes = part.subplots()
             for i, (name, found) in enumerate(curves.items()):
                 axes.plot(found.at, found.difference, linewidth=1.2, label=name, color=f"C{i}", alpha=0.9)

@@ -33,14 +33,21 @@ class Reference:
         checkpoint.write(run / _FILE, {"z": self.z, "observed": self.observed.to(torch.uint8)}, {})
 
     @classmethod
-    def read(cls, run: Path) -> Self | None:
-        """None where the fit was cut before its end."""
+    def read(cls, run: Path, modalities: int, dim: int) -> Self | None:
+        """None where the fit was cut before its end. Raises CheckpointError: not latents of this model."""
         if not (run / _FILE).exists():
             return None
         tensors, _ = checkpoint.read(run / _FILE)
         if set(tensors) != {"z", "observed"}:
             raise CheckpointError(f"{run / _FILE}: expected z and observed, found {sorted(tensors)}; fit again")
-        return cls(tensors["z"], tensors["observed"].bool())
+        z, observed = tensors["z"], tensors["observed"]
+        if z.dim() != 3 or z.shape[1:] != (modalities, dim) or observed.shape != z.shape[:2] or not z.is_floating_point():
+            raise CheckpointError(
+                f"{run / _FILE}: z has shape {tuple(z.shape)} and observed {tuple(observed.shape)}, "
+                f"expected (rows, {modalities}, {dim}) and (rows, {modalities}); fit again"
+            )
+        checkpoint.check_finite(tensors, run / _FILE)
+        return cls(z, observed.bool())
 
     def percentiles(self, program: Program, dataset: Dataset) -> NDArray[np.float64]:
         """Percentile (0–100) of log p(z_observed) of every row, NaN where nothing is observed.

@@ -12,6 +12,7 @@ from torch.distributions import constraints
 from cm2pyro.distributions.copulas.base import Copula, Shape
 from cm2pyro.distributions.copulas.independence import IndependenceCopula
 from cm2pyro.distributions.special import half_square
+from cm2pyro.noise import normal_like, uniform_like
 
 _LOG_2PI = math.log(2 * math.pi)
 
@@ -71,13 +72,17 @@ class CopulaMixture(TorchDistribution):
 
     # --- density ------------------------------------------------------------------------------------------------
 
-    def component_log_prob(self, z: Tensor, observed: Tensor | None = None) -> Tensor:
-        """log p(z_observed | t): z (..., M, D), observed (..., M) bool -> (..., T). Nothing observed: 0."""
+    def standardise(self, z: Tensor, observed: Tensor | None = None) -> list[Tensor]:
+        """Normal scores of z (..., M, D) in every joint component: one (..., T, D) a modality; of 0 where not observed."""
         if observed is not None:
             z = torch.where(observed[..., None], z, torch.zeros((), dtype=z.dtype, device=z.device))
-        # One (..., T, D) a modality: what the copula computes with, and nothing is copied.
         inverse = self._joint_scales.reciprocal()
-        s = [(z[..., None, m, :] - self._joint_locs[:, m]) * inverse[:, m] for m in range(self.locs.shape[0])]
+        return [(z[..., None, m, :] - self._joint_locs[:, m]) * inverse[:, m] for m in range(self.locs.shape[0])]
+
+    def component_log_prob(self, z: Tensor, observed: Tensor | None = None) -> Tensor:
+        """log p(z_observed | t): z (..., M, D), observed (..., M) bool -> (..., T). Nothing observed: 0."""
+        # A modality apart: what the copula computes with, and nothing is copied.
+        s = self.standardise(z, observed)
         squares = torch.stack([half_square(x) for x in s], -1)  # (..., T, M)
         constants = self._joint_scales.log().sum(-1) + 0.5 * _LOG_2PI * z.shape[-1]  # (T, M)
         if observed is None:
@@ -144,7 +149,7 @@ class CopulaMixture(TorchDistribution):
             (..., M, D): observed modalities as given, the missing ones drawn.
         """
         z = torch.where(observed[..., None], z, torch.zeros((), dtype=z.dtype, device=z.device))
-        uniform, normal = noise if noise is not None else (torch.rand_like(z[..., 0, 0]), torch.randn_like(z))
+        uniform, normal = noise if noise is not None else (uniform_like(z[..., 0, 0], -1), normal_like(z, -3))
         with torch.no_grad():
             t = self._pick(self.responsibilities(z, observed), uniform)
             locs, scales = self._joint_locs[t], self._joint_scales[t]  # (..., M, D)
@@ -165,7 +170,7 @@ class CopulaMixture(TorchDistribution):
             (..., M, D) and log p(t | z_observed), (...,).
         """
         z = torch.where(observed[..., None], z, torch.zeros((), dtype=z.dtype, device=z.device))
-        uniform, normal = noise if noise is not None else (torch.rand_like(z[..., 0, 0]), torch.randn_like(z))
+        uniform, normal = noise if noise is not None else (uniform_like(z[..., 0, 0], -1), normal_like(z, -3))
         log_r = self.responsibilities(z, observed)
         t = self._pick(log_r, uniform)
         locs, scales = self._joint_locs[t], self._joint_scales[t]  # (..., M, D)
@@ -185,7 +190,7 @@ class CopulaMixture(TorchDistribution):
             (T, ..., M, D) differentiable draws given each component, and (T, ...) log p(t | z_observed).
         """
         z = torch.where(observed[..., None], z, torch.zeros((), dtype=z.dtype, device=z.device))
-        normal = torch.randn_like(z) if normal is None else normal
+        normal = normal_like(z, -3) if normal is None else normal
         locs, scales = self._joint_locs, self._joint_scales
         shape = (self.joint_components, *[1] * (z.dim() - 2), *self.event_shape)
         locs, scales = locs.reshape(shape), scales.reshape(shape)

@@ -73,6 +73,20 @@ def log_plus_one(x: Tensor) -> Tensor:
     return (1 + x).log() if x.dtype == torch.float64 else torch.log1p(x)
 
 
+def waits(device: torch.device) -> bool:
+    """Whether reading a number from the device means waiting until it has computed it: there, more is computed and nothing asked."""
+    return device.type != "cpu"
+
+
+def cholesky(matrix: Tensor) -> Tensor:
+    """Lower Cholesky factor of (..., M, M); NaN for a matrix that is not positive definite.
+
+    What is not finite is found where a step reads its loss. `torch.linalg.cholesky` raises instead, and for that waits for the device.
+    """
+    tril, info = torch.linalg.cholesky_ex(matrix)
+    return torch.where((info == 0)[..., None, None], tril, torch.full((), torch.nan, dtype=tril.dtype, device=tril.device))
+
+
 def half_square(s: Tensor) -> Tensor:
     """Half the sum of squares over the last dimension, without a temporary of the size of s."""
     return _HalfSquare.apply(s)
@@ -93,12 +107,21 @@ def _log_tail(a: Tensor) -> Tensor:
 def _upper(s: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
     """Φ(−|s|), its logarithm, and which elements are so far out that only the logarithm holds (None: none)."""
     a = s.abs()
-    far = a > _far(s.dtype) if a.numel() and float(a.detach().max()) > _far(s.dtype) else None
+    limit = _far(s.dtype)
+    far = a > limit if waits(s.device) or (a.numel() and float(a.detach().max()) > limit) else None
     q = torch.erfc(a * math.sqrt(0.5)).mul_(0.5)
     log_q = q.clamp_min(torch.finfo(s.dtype).tiny).log_()
-    if far is not None:
-        log_q[far] = _log_tail(a[far])
-    return q, log_q, far
+    return q, _with_tail(log_q, a, far), far
+
+
+def _with_tail(log_q: Tensor, a: Tensor, far: Tensor | None) -> Tensor:
+    """log Φ(−a) with its series in the elements that are `far`."""
+    if far is None:
+        return log_q
+    if waits(a.device):
+        return torch.where(far, _log_tail(a.clamp_min(_far(a.dtype))), log_q)
+    log_q[far] = _log_tail(a[far])
+    return log_q
 
 
 def _negative(s: Tensor) -> Tensor:
@@ -108,10 +131,9 @@ def _negative(s: Tensor) -> Tensor:
 
 def _log_ndtr(s: Tensor) -> Tensor:
     out = torch.erfc(s * -math.sqrt(0.5)).mul_(0.5).log_()
-    if s.numel() and float(s.min()) < -_far(s.dtype):
-        far = s < -_far(s.dtype)
-        out[far] = _log_tail(s[far].abs())
-    return out
+    limit = _far(s.dtype)
+    far = s < -limit if waits(s.device) or (s.numel() and float(s.min()) < -limit) else None
+    return out if far is None else _with_tail(out, -s, far)
 
 
 class _LogNdtr(Function):
@@ -138,8 +160,7 @@ class _LogNegLogNdtr(Function):
         log_b = b.clamp_min(torch.finfo(s.dtype).tiny).log()
         if far is not None:
             # Above, b = −log(1 − q) = q; b itself may have gone to zero.
-            upper = far & (s > 0)
-            log_b[upper] = log_q[upper]
+            log_b = torch.where(far & (s > 0), log_q, log_b)
         ctx.save_for_backward(s, b, log_b)
         return b, log_b
 

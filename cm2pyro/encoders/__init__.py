@@ -127,6 +127,8 @@ def make_encoder(
     if restored is not None and "weights" in options:
         options["weights"] = "none"
         options |= {"architecture": restored[name]} if name in restored else {}
+        if name not in restored and "/" in modality.encoder:  # or it would be fetched
+            raise ConfigError(f"modalities.{name}.encoder: the checkpoint has no architecture of '{one_line(modality.encoder)}'; fit again")
     encoder = ENCODERS.get(modality.encoder)(shapes, **options)
     if encoder.given and encoder.width != config.latent.dim:
         raise ConfigError(

@@ -37,6 +37,10 @@ class Encoder(nn.Module):
         """view -> (n, ...) to (n, width)."""
         raise NotImplementedError
 
+    def networks(self) -> list[nn.Module]:
+        """What `fit.compile` compiles: the encoder whole, or the parts of it whose shapes depend on rows and sizes alone."""
+        return [self]
+
     def first_layers(self) -> list[nn.Parameter]:
         """Weights that touch the inputs, for an L1 penalty; none by default."""
         return []

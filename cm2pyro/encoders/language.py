@@ -11,7 +11,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from cm2pyro.data.columns import Views
-from cm2pyro.data.pretrained import cannot_be_had, folder_of, source_of
+from cm2pyro.data.pretrained import cannot_be_had, folder_of, quiet, source_of
 from cm2pyro.encoders.base import Encoder
 from cm2pyro.encoders.tuning import Still, Tune, tuned
 from cm2pyro.errors import ConfigError
@@ -101,6 +101,9 @@ class Bag(Notes):
         out: Tensor = self.layers((self.vectors(tokens) * weight).sum(1) / weight.sum(1).sqrt())
         return out
 
+    def networks(self) -> list[nn.Module]:
+        return [self.layers]
+
 
 class HuggingFace(Notes):
     """An encoder of Hugging Face; the features are the mean over a note's tokens (`token: first`: its first token).
@@ -143,7 +146,7 @@ class HuggingFace(Notes):
         where = f"encoder {self.source}"
         folder = folder_of(self.source, where)
         try:
-            found: dict[str, Any] = AutoConfig.from_pretrained(folder).to_dict()
+            found: dict[str, Any] = AutoConfig.from_pretrained(folder, trust_remote_code=False).to_dict()
         except Exception as error:  # the file system and the parsers each have their own
             raise cannot_be_had(self.source, where, error) from error
         return found | {"vocab_size": vocabulary, "pad_token_id": 0}
@@ -165,6 +168,9 @@ class HuggingFace(Notes):
         weight = there[..., None].to(states.dtype)
         out: Tensor = self.dropout((states * weight).sum(1) / weight.sum(1))
         return out
+
+    def networks(self) -> list[nn.Module]:
+        return [self.network]
 
 
 class TinyBERT(HuggingFace):
@@ -216,15 +222,17 @@ def _network(source: str, weights: str, architecture: dict[str, Any]) -> tuple[n
         made = dict(architecture)
         try:
             config = AutoConfig.for_model(made.pop("model_type"), **made)
-            network: nn.Module = AutoModel.from_config(config, dtype=torch.float32)
+            network: nn.Module = AutoModel.from_config(config, dtype=torch.float32, trust_remote_code=False)
         except (KeyError, ValueError, TypeError) as error:
             raise ConfigError(f"{where}: its architecture cannot be made ({one_line(error, 120)}); correct it") from error
         return _without_pooler(network), (f"{source} starts from scratch (weights: none)",)
     folder = folder_of(pretrained, where)
     try:
         # Single precision, whatever the file has: what reads the features is in it.
-        with redirect_stderr(StringIO()):  # it draws a bar there, also where there is no terminal
-            network, info = AutoModel.from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
+        with quiet(), redirect_stderr(StringIO()):  # it draws a bar there, also where there is no terminal
+            network, info = AutoModel.from_pretrained(
+                folder, dtype=torch.float32, output_loading_info=True, trust_remote_code=False, weights_only=True
+            )
     except Exception as error:  # as above
         raise cannot_be_had(pretrained, where, error) from error
     absent = sorted(name for name in info["missing_keys"] if not name.startswith("pooler."))

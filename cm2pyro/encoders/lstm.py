@@ -37,6 +37,9 @@ class LSTM(Encoder):
         last = torch.where(inputs["measured"] > 0, bins, 0).amax(1)
         return self.dropout(states[torch.arange(len(x), device=x.device), last])
 
+    def networks(self) -> list[nn.Module]:
+        return []  # torch.compile leaves recurrent layers as they are
+
 
 class SummaryLSTM(Encoder):
     """The LSTM and the perceptron over summaries, side by side."""
@@ -59,6 +62,9 @@ class SummaryLSTM(Encoder):
 
     def forward(self, inputs: Views) -> Tensor:
         return torch.cat([self.lstm(inputs), self.summary(inputs)], -1)
+
+    def networks(self) -> list[nn.Module]:
+        return self.summary.networks()
 
     def first_layers(self) -> list[nn.Parameter]:
         return self.summary.first_layers()

@@ -35,6 +35,9 @@ class MLP(Encoder):
     def forward(self, inputs: Views) -> Tensor:
         return self.layers(inputs[self.views[0]])
 
+    def networks(self) -> list[nn.Module]:
+        return [self.layers]
+
     def first_layers(self) -> list[nn.Parameter]:
         first = self.layers[1]
         return [p for p in first.parameters() if p.dim() > 1]
@@ -58,3 +61,6 @@ class Identity(Encoder):
 
     def forward(self, inputs: Views) -> Tensor:
         return inputs["vector"]
+
+    def networks(self) -> list[nn.Module]:
+        return []

@@ -54,6 +54,9 @@ class ModuleEncoder(Encoder):
         self._still(self.module, len(x))
         return self.module(x)
 
+    def networks(self) -> list[nn.Module]:
+        return [self.module]
+
     def _seen(self, x: Tensor) -> Tensor:
         if self.view == "tokens":
             return x.long()

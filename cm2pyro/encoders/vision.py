@@ -87,6 +87,9 @@ class CNN(Encoder):
         out: Tensor = self.layers(self.sight(inputs["pixels"]))
         return out
 
+    def networks(self) -> list[nn.Module]:
+        return [self.layers]
+
 
 class Backbone(Encoder):
     """A classification network of torchvision without its last layer.
@@ -129,6 +132,9 @@ class Backbone(Encoder):
         self._still(self.network, len(x))
         out: Tensor = self.dropout(self.network(x))
         return out
+
+    def networks(self) -> list[nn.Module]:
+        return [self.network]
 
     def _network(self, size: int) -> nn.Module:
         from torchvision import models

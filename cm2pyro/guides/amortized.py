@@ -8,7 +8,7 @@ import torch
 from pyro import poutine
 from torch import Tensor, nn
 
-from cm2pyro import sites
+from cm2pyro import noise, sites
 from cm2pyro.data.dataset import Batch
 from cm2pyro.distributions.latents import DrawnLatent
 from cm2pyro.distributions.mixture import CopulaMixture
@@ -79,10 +79,10 @@ class Guide(nn.Module):
         for m, name in enumerate(self.names):
             observed = batch.observed[:, m]
             loc = scale = torch.zeros(len(batch), self.dim, device=observed.device, dtype=like.dtype)
-            if bool(observed.any()):
+            rows = batch.having(m)
+            if rows is not None:
                 inputs = batch.inputs[name]
                 if self.training:
-                    rows = observed.nonzero()[:, 0]
                     some_loc, some_scale = self._locals[name]({view: x[rows] for view, x in inputs.items()})
                     loc, scale = loc.index_copy(0, rows, some_loc), scale.index_copy(0, rows, some_scale)
                 else:
@@ -108,8 +108,9 @@ class Guide(nn.Module):
             mixture = self.build(self.globals())
         if self.head is not None:
             self.head()
-        loc, scale = self.represented = self.represent(batch)
-        z = self.draw_observed(loc, scale, torch.randn_like(loc))
+        with noise.own():
+            loc, scale = self.represented = self.represent(batch)
+        z = self.draw_observed(loc, scale, noise.normal_like(loc, 0))
         log_q = self.log_q(z, loc, scale, batch.observed)
         self.choice = None
         if completions:
@@ -124,7 +125,7 @@ class Guide(nn.Module):
             log_q = log_q + log_q_missing
         data = pyro.plate(sites.PLATE, batch.size, subsample=batch.rows, dim=-1)
         draws = pyro.plate(sites.DRAWS, len(z), dim=-2) if completions else None
-        with data, poutine.scale(scale=self.beta):
+        with data, poutine.scale(scale=self.beta * batch.weight):
             for m, name in enumerate(self.names):
                 with draws or nullcontext():
                     pyro.sample(sites.latent(name), DrawnLatent(z[..., m, :], log_q[:, m]))

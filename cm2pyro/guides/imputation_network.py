@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from cm2pyro.distributions.mixture import CopulaMixture
 from cm2pyro.guides.treatment import Noise, Represented, Treatment
+from cm2pyro.noise import normal_like
 
 _HIDDEN = 64
 _LEAST_SCALE = 1e-3
@@ -31,7 +32,7 @@ class Amortized(Treatment):
         # Draws that share a row's representation share its mask: the network reads a row once.
         row = observed[(0,) * (observed.dim() + 1 - known[0].dim())]
         loc, scale = self.parameters_of(known, row)
-        normal = torch.randn_like(z) if noise is None else noise[1]
+        normal = normal_like(z, -3) if noise is None else noise[1]
         drawn = loc + scale * normal
         log_q = torch.distributions.Normal(loc, scale, validate_args=False).log_prob(drawn).sum(-1)
         return torch.where(observed[..., None], z, drawn), torch.where(observed, log_q.new_zeros(()), log_q)

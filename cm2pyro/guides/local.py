@@ -35,7 +35,7 @@ class RowNorm(nn.Module):
             loc, variance = z.mean(0), z.var(0, unbiased=False)
             with torch.no_grad():
                 # The first steps average evenly: a start at 0 and 1 would linger.
-                weight = max(self.momentum, 1.0 / (int(self.steps) + 1))
+                weight = (1 / (self.steps + 1).to(z.dtype)).clamp_min(self.momentum)
                 self.loc.lerp_(loc, weight)
                 self.variance.lerp_(variance * len(z) / (len(z) - 1), weight)
                 self.steps += 1
@@ -49,10 +49,13 @@ class LocalGuide(nn.Module):
 
     Args:
         encoder: of the modality. dim: latent width D. delta: no scale, no density.
+        precision: in which the encoder computes. Its features are float32 again before anything else reads them, since densities of
+            latents and the copula's tails need more than bfloat16's 8 bits.
     """
 
-    def __init__(self, encoder: Encoder, dim: int, delta: bool) -> None:
+    def __init__(self, encoder: Encoder, dim: int, delta: bool, precision: str = "float32") -> None:
         super().__init__()
+        self.precision = precision
         self.encoder = encoder
         self.dim = dim
         self.delta = delta or encoder.given
@@ -63,8 +66,17 @@ class LocalGuide(nn.Module):
 
     def forward(self, inputs: Views) -> tuple[Tensor, Tensor]:
         """(n, ...) views of rows that have the modality -> loc (n, D), scale (n, D), 0 for a delta."""
-        out = self.project(self.encoder(inputs))
+        out = self.project(self._features(inputs))
         if self.delta:
             return out, torch.zeros_like(out)
         loc, raw = out.split(self.dim, -1)
         return loc, nn.functional.softplus(raw + _FIRST_SCALE) + _LEAST_SCALE
+
+    def _features(self, inputs: Views) -> Tensor:
+        if self.precision == "float32" or self.encoder.given:  # a latent that is given has nothing to compute
+            features: Tensor = self.encoder(inputs)
+            return features
+        device = next(iter(inputs.values())).device.type
+        with torch.autocast(device, torch.bfloat16):
+            features = self.encoder(inputs)
+        return features.float()

@@ -10,6 +10,7 @@ from torch import Tensor
 from cm2pyro.data.dataset import Batch, Dataset
 from cm2pyro.distributions.mixture import CopulaMixture
 from cm2pyro.guides.imputation import Noise
+from cm2pyro.inference import distributed
 from cm2pyro.inference.program import Program
 from cm2pyro.models import Head, as_head
 
@@ -110,6 +111,8 @@ def posterior_draws(
 ) -> Iterator[Draws]:
     """Draws for every row, batch by batch, `draws` for each member, passed through `alter` if that is given.
 
+    Of several processes each draws for its own batches, see `distributed.batches`; where draws are altered for all.
+
     Every row uses the same noise: its numbers depend on the patient, the run, `draws` and `seed` alone.
     """
     device = next(programs[0].parameters()).device
@@ -120,7 +123,8 @@ def posterior_draws(
     uniform, normal = shared_noise(draws, len(dataset.names), programs[0].structure.dim, seed, device)
     try:
         with torch.no_grad():
-            for batch in dataset.batches(batch_size):
+            # What alters draws may count them: it sees all.
+            for batch in dataset.batches(batch_size) if alter is not None else distributed.batches(dataset, batch_size):
                 batch = batch.to(device)
                 yield Draws(batch, [_member(*each, batch, (uniform, normal), alter) for each in zip(programs, globals_, strict=True)])
     finally:

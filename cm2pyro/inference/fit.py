@@ -1,33 +1,40 @@
 """Stochastic variational inference: epochs, early stopping, checkpoints."""
 
+import logging
 import math
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from cm2pyro import sites
+from cm2pyro import logs, noise, sites
 from cm2pyro.config import Config
 from cm2pyro.data.dataset import Batch, Dataset
+from cm2pyro.data.shards.dataset import StreamedDataset
 from cm2pyro.errors import CheckpointError, CM2Error
-from cm2pyro.inference import checkpoint, monitor
+from cm2pyro.inference import distributed, finite, monitor, state
+from cm2pyro.inference.average import Average, current
 from cm2pyro.inference.checkpoint import Progress
+from cm2pyro.inference.frozen import frozen_potential
+from cm2pyro.inference.interrupt import Stop
 from cm2pyro.inference.maximise import maximise
 from cm2pyro.inference.program import Program
-from cm2pyro.inference.run import write_history
+from cm2pyro.inference.refit_guide import refit_guide
 from cm2pyro.inference.snapshots import Snapshots
 from cm2pyro.inference.start import standard_values, start_values
+from cm2pyro.inference.step import Objective, make_optimiser, take_step
+from cm2pyro.inference.sums import Sums
 from cm2pyro.inference.validate import validate
 
 Record = dict[str, Any]
 Report = Callable[[Record, list[str]], None]
+Rows = Dataset | StreamedDataset
 _PILOT = 4096  # rows that place the mixture, where encoding all would take as long as an epoch
+_SKIPPED = 0.1  # of the steps of an epoch may be left out
 
 
 class Trainer:
@@ -37,13 +44,18 @@ class Trainer:
     kept as best and predicted with are their exponential average where `fit.ema` is set.
 
     Args:
-        train, val: data sets; an empty or unlabelled `val` means no early stopping. folder: for checkpoints, or None.
+        train, val: data sets, the same in each of several processes; an empty or unlabelled `val` means no early stopping. What is asked
+            of many training rows at once, such as where the mixture starts, is asked of `train.pilot`: of shards a random sample.
+        folder: for checkpoints, which the first process writes, or None.
+        stop: asks the fit to end after a step, with a checkpoint.
     """
 
-    def __init__(self, config: Config, program: Program, train: Dataset, val: Dataset, folder: Path | None) -> None:
+    def __init__(self, config: Config, program: Program, train: Rows, val: Dataset, folder: Path | None, stop: Stop | None = None) -> None:
         self.config, self.program, self.train, self.val, self.folder = config, program, train, val, folder
+        self.out = folder if distributed.first() else None
         self.device = next(program.parameters()).device
-        self.progress = Progress()
+        self.stop = stop or Stop()
+        self.progress, self.sums = Progress(), Sums()
         self.records: list[Record] = []
         self.snapshots = Snapshots()
         update, copula = config.prior.copula.update, set(program.structure.copula.priors())
@@ -55,27 +67,18 @@ class Trainer:
         if self.held:
             program.guide.globals.hold(self.held)
         program.apart = update == "ifm"
-        # A regression's observation scale is global too: at the encoders' pace a short fit would end with intervals far too wide.
-        decayed, global_parameters = program.regularised(), [*program.guide.globals.parameters(), *program.model.noise()]
-        taken = {id(p) for p in (*decayed, *global_parameters)}
-        others = [p for p in program.parameters() if id(p) not in taken]
-        fit = config.fit
-        self.optimiser = torch.optim.AdamW(
-            [
-                {"params": decayed, "weight_decay": fit.weight_decay, "peak": fit.lr},
-                {"params": others, "weight_decay": 0.0, "peak": fit.lr},
-                {"params": global_parameters, "weight_decay": 0.0, "peak": fit.global_lr or 10 * fit.lr},
-            ],
-            lr=fit.lr,
-        )
-        self.average = {name: tensor.detach().clone() for name, tensor in program.state_dict().items()}
-        self.best: dict[str, Tensor] = dict(self.average)
-        self._warned: set[str] = set()
+        if distributed.world() > 1:
+            object.__setattr__(program, "objective", distributed.wrapped(Objective(config, program)))
+        self.optimiser = make_optimiser(config, program)
+        self.average = Average(program, config.fit.ema)
+        self.best: dict[str, Tensor] = dict(self.average.tensors)
+        self.warned: set[str] = set()
+        self._resumed = self._saved = time.monotonic()
 
     def start(self) -> None:
         """Place the mixture on the latents as they are now; the optimiser forgets what it knew of the global sites."""
         if self.progress.epoch == 0:
-            self.program.model.decoders.fit(self.train)
+            self.program.model.decoders.fit(self.train.pilot)
         if self.progress.epoch == 0 and self.config.guide.local == "delta":
             # Normalised latents need their running statistics before the first latents mean anything.
             self.program.train()
@@ -83,140 +86,182 @@ class Trainer:
                 for batch in self.train.batches(512):
                     self.program.guide.represent(batch.to(self.device))
         self.program.start(self._start_values())
+        distributed.equalise(self.program)
         for parameter in self.program.guide.globals.parameters():
             self.optimiser.state.pop(parameter, None)
         for name, tensor in self.program.state_dict().items():
             if self.progress.epoch == 0 or name.startswith("guide.globals."):
-                self.average[name] = tensor.detach().clone()
+                self.average.tensors[name] = tensor.detach().clone()
         if self.progress.epoch == 0:
-            self.best = dict(self.average)
+            self.best = dict(self.average.tensors)
             self.snapshots.take(self.program, 0)
 
     def _start_values(self) -> dict[str, Tensor]:
         structure, fit = self.program.structure, self.config.fit
         if self.standard:
             return {name: value.to(self.device) for name, value in standard_values(structure).items()}
-        pilot = monitor.sample(self.program, self.train, _PILOT)
+        pilot = monitor.sample(self.program, self.train.pilot, _PILOT)
         return start_values(structure, monitor.latents(self.program, pilot), pilot.observed.to(self.device), fit.restarts, fit.seed)
 
     def run(self, report: Report | None = None) -> None:
         """Fit until the epochs or the patience are used up, then leave the best weights in the program."""
-        while not self.progress.done:
-            record, found = self._epoch()
-            self.records.append(record)
-            best_now = self._judge(record["val_log_loss"])
-            if self.folder is not None:
-                self._save(best_now)
-            if report is not None:
-                report(record, found)
+        with self.stop.after_the_step():
+            while not self.progress.done:
+                record, found = self._epoch()
+                if report is not None and distributed.first():
+                    report(record, found)
+                if self._asked():
+                    break
+        object.__setattr__(self.program, "objective", None)
+        if self.stop.asked is not None:
+            raise self.stop.error(f"after epoch {self.progress.epoch}")
         given = all(encoder.given for encoder in self.program.guide.encoders())
         if given:
             # Early stopping guards the outcome. Latents that are given do not move, and what describes them is estimated by all epochs.
             described = ("guide.globals.", "guide.treat.", "model.missingness.")
-            self.best |= {name: tensor for name, tensor in self.average.items() if name.startswith(described)}
+            self.best |= {name: tensor for name, tensor in self.average.tensors.items() if name.startswith(described)}
         self.program.load_state_dict(self.best)
         two_steps = self.config.prior.copula.update == "ifm"
         if two_steps:
             self.program.apart = False
             self._second_step({sites.WEIGHTS, *self.held})
         settles = self.config.fit.settle and not self.standard
-        if settles:
+        if settles and self.config.guide.globals not in ("delta", "nuts"):
+            self.program.settle()
+            potential = frozen_potential(self.program, self.train.pilot, self.config.fit.seed, "fit.settle")
+            refit_guide(self.program.global_guides, potential, self.program.values(), self.config.fit.seed)
+        elif settles:
             self._second_step(set(self.program.model.priors))
+        distributed.equalise(self.program)
         if two_steps or settles:
-            self.best = {name: tensor.detach().clone() for name, tensor in self.program.state_dict().items()}
-        if given or two_steps or settles:
-            self._save_best()
+            self.best = current(self.program)
+        if self.out is not None and (given or two_steps or settles):
+            state.write_best(self, self.out)
 
     def _second_step(self, names: set[str]) -> None:
         """With encoders and the other global sites as they are, maximise the mixture's likelihood over these, on a draw of the latents."""
         fit = self.config.fit
-        z = monitor.latents(self.program, self.train, seed=fit.seed)
-        observed = self.train.observed.to(self.device)
+        z = monitor.latents(self.program, self.train.pilot, seed=fit.seed)
+        observed = self.train.pilot.observed.to(self.device)
         values, _ = maximise(self.program.structure, self.program.model.priors, self.program.values(), names, z, observed, seed=fit.seed)
         self.program.start({name: values[name] for name in names})
+        distributed.equalise(self.program)
         for name, tensor in self.program.guide.globals.state_dict().items():
             if any(held in name for held in names):
-                self.average[f"guide.globals.{name}"].copy_(tensor)
+                self.average.tensors[f"guide.globals.{name}"].copy_(tensor)
+
+    # --- epochs -------------------------------------------------------------------------------------------------
 
     def _epoch(self) -> tuple[Record, list[str]]:
-        started, fit = time.perf_counter(), self.config.fit
+        """The rest of an epoch, and its checkpoint: the record, and warnings that are new."""
+        self._resumed = time.monotonic()
+        self._batches()
+        record, found, log_loss = self._end_epoch()
+        self.records.append(record)
+        best_now = self._judge(log_loss)
+        fresh = {key: message for key, message in found.items() if key not in self.warned}
+        self.warned |= set(found)
+        self.progress.batch, self.sums = 0, Sums()
+        if self.out is not None:
+            self._checkpoint(self.out)
+            if best_now:
+                state.write_best(self, self.out)
+            state.write_views(self, self.out)
+        logs.event("epoch", **record)
+        for key, message in fresh.items():
+            logs.event("warning", logging.WARNING, epoch=self.progress.epoch, about=key, message=message)
+        return record, list(fresh.values())
+
+    def _batches(self) -> None:
+        fit = self.config.fit
         self.program.train()
         # The order depends on seed and epoch alone, so that a resumed fit sees the same batches.
         order = torch.Generator().manual_seed(fit.seed * 1_000_003 + self.progress.epoch)
-        outcome, features, missingness, seen, gradients = 0.0, 0.0, 0.0, 0, []
-        kl = dict.fromkeys(self.train.names, 0.0)
-        for batch in self.train.batches(fit.batch_size, order):
-            terms, gradient = self._step(batch.to(self.device))
-            share = len(batch)
-            outcome += terms.outcome * share
-            features += terms.features * share
-            missingness += (terms.missingness or 0.0) * share
-            kl = {name: value + terms.kl[name] * share for name, value in kl.items()}
-            seen += share
-            gradients += [] if gradient is None else [gradient]
+        for batch in self.train.shares(fit.batch_size, order, self.progress.batch, distributed.rank(), distributed.world()):
+            self._step(batch.to(self.device))
+            self.progress.batch += 1
+            self._between_steps()
+        if distributed.world() > 1:  # of shards they may take more steps, or fewer, than one would
+            self.average.end_epoch()
+        if not self.sums.seen:
+            raise CM2Error(self._not_finite("no step of the epoch was"))
+
+    def _asked(self) -> bool:
+        """Whether a signal has come to any process: all end after the same step."""
+        self.stop.asked = distributed.most(self.stop.asked or 0) or None
+        return self.stop.asked is not None
+
+    def _between_steps(self) -> None:
+        asked = self._asked()
+        if self.out is not None and (asked or time.monotonic() - self._saved >= 60 * self.config.fit.checkpoint_minutes):
+            self._checkpoint(self.out)
+        if asked:
+            raise self.stop.error(f"in epoch {self.progress.epoch + 1} after {self.progress.batch} of {self._steps} batches")
+
+    def _end_epoch(self) -> tuple[Record, dict[str, str], float | None]:
+        """What follows the last batch; the epoch's record, all warnings by their keys, the validation log-loss as it is."""
+        fit, sums = self.config.fit, self.sums
         self.progress.epoch += 1
         if self.progress.epoch == fit.warmup:
             self.start()
         if self.config.prior.copula.update == "profile":
             self._second_step(self.held)
-        outcome, features, missingness = outcome / seen, features / seen, missingness / seen
-        kl = {name: value / seen for name, value in kl.items()}
-        with self._averaged():
-            log_loss, auroc = validate(self.program, self.val, fit.seed)
-            state = monitor.health(self.program, self.train)
+        finite.check(self.program.state_dict(), f"epoch {self.progress.epoch}")
+        with self.average.applied():
+            scores = validate(self.program, self.val, fit.seed)
+            log_loss, auroc = distributed.from_first(lambda: scores)
+            health = monitor.health(self.program, self.train.pilot)
             self.snapshots.take(self.program, self.progress.epoch)
-        total = sum(kl.values())
+        means = sums.means(fit.beta)
+        missingness = means.pop("missingness")
+        scored = log_loss is None or math.isfinite(log_loss)
         record: Record = {
             "epoch": self.progress.epoch,
-            "elbo": outcome + features + missingness - fit.beta * total,
-            "outcome": outcome,
-            "features": features,
-            "kl": total,
-            "val_log_loss": log_loss,
+            "val_log_loss": log_loss if scored else None,
             "val_auroc": auroc,
-            "effective_components": state.effective_components,
-            "tau": state.tau,
-            "kl_per_modality": kl,
-            "latent_sd": {name: value if math.isfinite(value) else None for name, value in state.latent_sd.items()},
-            "copula_gradient": float(np.mean(gradients)) if gradients else None,
-            "seconds": round(time.perf_counter() - started, 3),
-        }
+            "effective_components": health.effective_components,
+            "tau": health.tau,
+            "latent_sd": health.latent_sd,
+            "seconds": round(self.sums_so_far().seconds, 3),
+        } | means
         if self.program.model.missingness is not None:
             record["missingness"] = missingness
-        found = monitor.warnings(self.config, self.progress.epoch, state, kl, record["copula_gradient"])
-        fresh = [message for key, message in found.items() if key not in self._warned]
-        self._warned |= set(found)
-        return record, fresh
+        found = monitor.warnings(self.config, self.progress.epoch, health, means["kl_per_modality"], means["copula_gradient"])
+        if not scored:
+            found["validation"] = f"the validation log-loss of epoch {self.progress.epoch} is {log_loss}: it counts as worse than any other"
+        if sums.skipped:
+            record["skipped"] = sums.skipped
+            found[f"skipped {self.progress.epoch}"] = (
+                f"{sums.skipped} of {self._steps} steps of epoch {self.progress.epoch} were left out: their loss or gradient was not finite"
+            )
+        return logs.plain(record), found, log_loss
 
-    def _step(self, batch: Batch) -> tuple[Any, float | None]:
-        fit = self.config.fit
-        if fit.modality_dropout:
-            kept = batch.observed & (torch.rand(batch.observed.shape, device=self.device) >= fit.modality_dropout)
-            # A row that would lose everything keeps what it has.
-            batch = batch.hiding(torch.where(kept.any(1, keepdim=True), kept, batch.observed))
-        for group in self.optimiser.param_groups:
-            group["lr"] = group["peak"] * self._schedule()
-        self.optimiser.zero_grad(set_to_none=True)
-        try:
-            loss = self.program.loss(batch)
-        except ValueError as error:  # Pyro's validation names the site whose value left its support
-            raise CM2Error(self._not_finite(str(error).splitlines()[0])) from error
-        if fit.l1:
-            loss = loss + fit.l1 * self.program.l1().to(self.device)
-        loss.backward()
-        gradient = monitor.copula_gradient(self.program)
-        norm = torch.nn.utils.clip_grad_norm_(self.program.parameters(), fit.clip)
-        if not math.isfinite(float(loss.detach())) or not math.isfinite(float(norm)):
-            raise CM2Error(self._not_finite(f"loss {float(loss.detach()):.3g}, gradient norm {float(norm):.3g}"))
-        self.optimiser.step()
+    # --- steps --------------------------------------------------------------------------------------------------
+
+    def _step(self, batch: Batch) -> None:
         self.progress.step += 1
-        self._follow()
-        return self.program.terms(batch), gradient
+        with noise.shared(batch.share, self.device, self.config.fit.seed * 1_000_003 + self.progress.step):
+            taken = take_step(self.config, self.program, self.optimiser, batch, self._schedule())
+        if isinstance(taken, str):
+            self._skip(taken)
+        else:
+            self.progress.skipped = 0
+            self.sums.add(taken[0], len(batch) if batch.share is None else batch.share.of, taken[1])
+        self.average.follow(self.progress.step, self._steps)
+
+    def _skip(self, found: str) -> None:
+        """Count a step that was left out; stop where that is no exception any more."""
+        fit, progress = self.config.fit, self.progress
+        progress.skipped += 1
+        self.sums.skipped += 1
+        logs.event("skip", logging.WARNING, epoch=progress.epoch + 1, batch=progress.batch + 1, in_a_row=progress.skipped, found=found)
+        if progress.skipped > fit.skip or self.sums.skipped > max(fit.skip, _SKIPPED * self._steps):
+            raise CM2Error(self._not_finite(found))
 
     def _not_finite(self, found: str) -> str:
         return (
-            f"epoch {self.progress.epoch + 1}: the fit is no longer finite ({found.rstrip(':')}); expected finite numbers; "
-            "lower fit.lr, or look for extreme values in the data"
+            f"epoch {self.progress.epoch + 1}, batch {self.progress.batch + 1}: the fit is no longer finite ({found.rstrip(':')}); "
+            f"expected finite numbers; {finite.REMEDY}"
         )
 
     def _schedule(self) -> float:
@@ -232,85 +277,39 @@ class Trainer:
         """Optimiser steps of an epoch."""
         return math.ceil(len(self.train) / self.config.fit.batch_size)
 
-    def _follow(self) -> None:
-        """Move the average towards the weights; early steps weigh more, so that the start is forgotten."""
-        step = self.progress.step
-        decay = min(self.config.fit.ema, (1 + step) / (10 + step))
-        if decay == 0 and step % self._steps:
-            return  # then it is the weights themselves, and they are read at the end of an epoch alone
-        with torch.no_grad():
-            for name, tensor in self.program.state_dict().items():
-                if tensor.is_floating_point():
-                    self.average[name].lerp_(tensor, 1 - decay)
-                else:
-                    self.average[name].copy_(tensor)
-
-    @contextmanager
-    def _averaged(self) -> Iterator[None]:
-        """The averaged weights in the program, for as long as the block runs."""
-        own = {name: tensor.detach().clone() for name, tensor in self.program.state_dict().items()}
-        self.program.load_state_dict(self.average)
-        try:
-            yield
-        finally:
-            self.program.load_state_dict(own)
-
     def _judge(self, log_loss: float | None) -> bool:
-        """Update best, patience and end; whether this epoch is the best so far."""
-        progress, fit = self.progress, self.config.fit
-        better = log_loss is None or progress.best is None or log_loss < progress.best
+        """Update best, patience and end; whether this epoch is the best so far. None: there is nothing to judge by."""
+        progress = self.progress
+        better = log_loss is None or (math.isfinite(log_loss) and (progress.best is None or log_loss < progress.best))
         if better:
             progress.best, progress.best_epoch, progress.waited = log_loss, progress.epoch, 0
-            self.best = {name: tensor.clone() for name, tensor in self.average.items()}
+            self.best = {name: tensor.clone() for name, tensor in self.average.tensors.items()}
         else:
             progress.waited += 1
-        progress.done = progress.epoch >= fit.epochs or progress.waited >= fit.patience
+        self._judge_end()
+        if progress.done and not progress.best_epoch:
+            raise CM2Error(f"after epoch {progress.epoch}: no epoch had a finite validation log-loss; {finite.REMEDY}")
         return better
+
+    def _judge_end(self) -> None:
+        self.progress.done = self.progress.epoch >= self.config.fit.epochs or self.progress.waited >= self.config.fit.patience
 
     # --- checkpoints --------------------------------------------------------------------------------------------
 
-    def _save(self, best_now: bool) -> None:
-        folder = self.folder
-        if folder is None:
-            return
-        if best_now:
-            self._save_best()
-        tensors = checkpoint.with_prefix("program", self.program.state_dict())
-        tensors |= checkpoint.with_prefix("average", self.average)
-        tensors |= checkpoint.with_prefix("optimiser", checkpoint.optimiser_tensors(self.optimiser))
-        tensors["random.cpu"] = torch.get_rng_state()
-        if self.device.type == "cuda":
-            tensors["random.cuda"] = torch.cuda.get_rng_state(self.device)
-        self.snapshots.write(folder)
-        # The last checkpoint is written after the others: a fit that is cut between them repeats one epoch.
-        header = {"progress": asdict(self.progress), "records": self.records, "warned": sorted(self._warned)}
-        checkpoint.write(checkpoint.last(folder), tensors, header)
-        write_history(folder, self.records)
+    def _checkpoint(self, folder: Path) -> None:
+        state.write(self, folder)
+        self._saved = time.monotonic()
+        logs.event("checkpoint", epoch=self.progress.epoch, batch=self.progress.batch, step=self.progress.step)
 
-    def _save_best(self) -> None:
-        if self.folder is not None:
-            header = {"epoch": self.progress.best_epoch, "apart": self.program.apart, "architectures": self.program.architectures()}
-            checkpoint.write(checkpoint.best(self.folder), self.best, header)
+    def sums_so_far(self) -> Sums:
+        """The epoch's sums, with the seconds since it began or was resumed."""
+        return replace(self.sums, seconds=self.sums.seconds + time.monotonic() - self._resumed)
 
-    def resume(self) -> None:
-        """Go on from the folder's last checkpoint. Raises CheckpointError."""
+    def resume(self) -> str | None:
+        """Go on from the folder's last checkpoint that can be read; why that is not the last one, if so. Raises CheckpointError."""
         if self.folder is None:
             raise CheckpointError("resume: this fit has no run folder; pass out=")
-        path = checkpoint.last(self.folder)
-        tensors, header = checkpoint.read(path)
-        try:
-            self.progress, self.records = Progress(**header["progress"]), header["records"]
-            self._warned = set(header["warned"])
-            checkpoint.load_module(self.program, checkpoint.part(tensors, "program"), path)
-            self.average = {name: tensor.to(self.device) for name, tensor in checkpoint.part(tensors, "average").items()}
-            checkpoint.load_optimiser(self.optimiser, checkpoint.part(tensors, "optimiser"))
-            torch.set_rng_state(tensors["random.cpu"])
-            if self.device.type == "cuda" and "random.cuda" in tensors:
-                torch.cuda.set_rng_state(tensors["random.cuda"], self.device)
-        except (KeyError, TypeError, ValueError) as error:
-            raise CheckpointError(f"{path}: lacks what a fit needs to go on ({error!r}); fit again with --overwrite") from error
-        self.snapshots.read(self.folder, self.progress.epoch)
-        best, _ = checkpoint.read(checkpoint.best(self.folder))
-        self.best = {name: tensor.to(self.device) for name, tensor in best.items()}
+        reason = state.read(self, self.folder)
         # More epochs than before, or more patience, may have been asked for.
-        self.progress.done = self.progress.epoch >= self.config.fit.epochs or self.progress.waited >= self.config.fit.patience
+        self._judge_end()
+        return reason

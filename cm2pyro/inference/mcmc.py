@@ -2,7 +2,7 @@
 
 import copy
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,7 @@ from cm2pyro.inference.maximise import inside
 Values = dict[str, Tensor]
 Progress = Callable[[int, int, int], None]  # chain, iterations done, iterations in all
 
-_DENSE = 200  # numbers up to which the curvature at the mode is computed
+_DENSE = 500  # numbers up to which the curvature at the mode is computed
 _TRIES = 20
 _MODE_STEPS = 100
 _STEP = 1e-4
@@ -54,7 +54,7 @@ class Potential:
         extra: values and their mixture -> () further log likelihood, such as the outcome's; None: none.
 
     Attributes:
-        size: P, how many numbers.
+        size: P, how many numbers; sizes: of each site.
     """
 
     def __init__(
@@ -71,12 +71,12 @@ class Potential:
         self.priors = {name: _unchecked(prior) for name, prior in priors.items()}
         self.transforms = {name: biject_to(prior.support) for name, prior in self.priors.items()}
         self._shapes = {name: t.inverse_shape(self.priors[name].shape()) for name, t in self.transforms.items()}
-        self._sizes = [shape.numel() for shape in self._shapes.values()]
-        self.size = sum(self._sizes)
+        self.sizes = [shape.numel() for shape in self._shapes.values()]
+        self.size = sum(self.sizes)
 
     def free(self, x: Tensor) -> Values:
         """(..., P) -> unconstrained values of the sites."""
-        parts = x.split(self._sizes, -1)
+        parts = x.split(self.sizes, -1)
         return {name: part.reshape(*x.shape[:-1], *shape) for part, (name, shape) in zip(parts, self._shapes.items(), strict=True)}
 
     def constrain(self, x: Tensor) -> Values:
@@ -114,40 +114,51 @@ def sample_chains(
     draws: int = 500,
     seed: int = 0,
     progress: Progress | None = None,
+    target_accept: float = 0.9,
+    kept: MutableMapping[int, Chains] | None = None,
 ) -> Chains:
     """Draw from p(sites | z_observed, y) by NUTS (Hoffman & Gelman 2014), chain after chain, each from its own seed.
 
     Coordinates are those of the normal approximation at the mode next to the start, so that warm-up has little left to learn.
 
     Args:
-        start: values of all sites of the potential. progress: called after every iteration.
+        start: values of all sites of the potential. progress: called after every iteration. target_accept: mean acceptance that the
+            step size aims at, in (0, 1). kept: chain -> its draws; chains that are in it are taken from it, others put into it as they end.
 
     Raises:
         CM2Error: no point near the start at which potential and gradient are finite.
     """
-    mode, root = approximation(potential, potential.unconstrain(start))
+    kept = {} if kept is None else kept
+    near: tuple[Tensor, Tensor] | None = None
+    for chain in range(chains):
+        if chain not in kept:
+            near = approximation(potential, potential.unconstrain(start)) if near is None else near
+            done = _Counter(chain, warmup + draws, progress)
+            kept[chain] = _sample_chain(potential, *near, warmup, draws, target_accept, (seed + 7919 * chain) % 2**32, done)
+    parts = [kept[chain] for chain in range(chains)]
+    values = {name: torch.cat([part.values[name] for part in parts]) for name in parts[0].values}
+    return Chains(values, [part.divergences[0] for part in parts], warmup)
 
+
+def _sample_chain(
+    potential: Potential, mode: Tensor, root: Tensor, warmup: int, draws: int, target_accept: float, seed: int, done: "_Counter"
+) -> Chains:
     def moved(y: Values) -> Tensor:
         return _guarded(potential, mode + root @ y["y"])
 
-    parts: list[Values] = []
-    divergences: list[int] = []
-    for chain in range(chains):
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed((seed + 7919 * chain) % 2**32)
-            initial = _finite_start(moved, mode)
-            # With the curvature known, a mass matrix learned from a short warm-up is worse than none.
-            kernel = NUTS(potential_fn=moved, adapt_mass_matrix=potential.size > _DENSE)
-            done = _Counter(chain, warmup + draws, progress)
-            mcmc = MCMC(kernel, num_samples=draws, warmup_steps=warmup, initial_params=initial, disable_progbar=True, hook_fn=done)
-            with warnings.catch_warnings():
-                # Of a step that diverges the gradient may be NaN; NUTS rejects it and counts it.
-                warnings.simplefilter("ignore")
-                mcmc.run()
-            with torch.no_grad():
-                parts.append(potential.constrain(mode + mcmc.get_samples()["y"] @ root.mT))
-            divergences.append(done.divergences)
-    return Chains({name: torch.stack([part[name] for part in parts]) for name in parts[0]}, divergences, warmup)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        initial = _finite_start(moved, mode)
+        # With the curvature known, a mass matrix learned from a short warm-up is worse than none.
+        kernel = NUTS(potential_fn=moved, adapt_mass_matrix=potential.size > _DENSE, target_accept_prob=target_accept)
+        mcmc = MCMC(kernel, num_samples=draws, warmup_steps=warmup, initial_params=initial, disable_progbar=True, hook_fn=done)
+        with warnings.catch_warnings():
+            # Of a step that diverges the gradient may be NaN; NUTS rejects it and counts it.
+            warnings.simplefilter("ignore")
+            mcmc.run()
+        with torch.no_grad():
+            values = potential.constrain(mode + mcmc.get_samples()["y"] @ root.mT)
+    return Chains({name: value[None] for name, value in values.items()}, [done.divergences], warmup)
 
 
 def approximation(potential: Potential, x: Tensor) -> tuple[Tensor, Tensor]:

@@ -10,6 +10,7 @@ from cm2pyro import sites
 from cm2pyro.config import Config
 from cm2pyro.data.dataset import Dataset
 from cm2pyro.distributions.mixture import CopulaMixture
+from cm2pyro.inference import distributed
 from cm2pyro.inference.program import Program
 
 _SETTLE = 5  # epochs
@@ -37,9 +38,10 @@ def latents(program: Program, dataset: Dataset, batch_size: int = 256, seed: int
     program.eval()
     with torch.no_grad():
         device = next(program.parameters()).device
-        parts = [program.guide.represent(batch.to(device)) for batch in dataset.batches(batch_size)]
+        mine = [program.guide.represent(batch.to(device)) for batch in distributed.batches(dataset, batch_size)]
     program.train(training)
-    loc, scale = (torch.cat(side) for side in zip(*parts, strict=True))
+    parts = mine if distributed.world() == 1 else distributed.interleaved([(loc.cpu(), scale.cpu()) for loc, scale in mine])
+    loc, scale = (torch.cat(side).to(device) for side in zip(*parts, strict=True))
     if seed is None:
         return loc
     return loc + scale * torch.randn(loc.shape, generator=torch.Generator().manual_seed(seed)).to(loc)
@@ -74,12 +76,12 @@ def pairwise_tau(mixture: CopulaMixture, names: tuple[str, ...]) -> dict[str, fl
     return {f"{names[a]}~{names[b]}": float((tau[..., a, b] if tau.dim() >= 2 else tau).mean()) for a, b in pairs}
 
 
-def copula_gradient(program: Program) -> float | None:
-    """Norm of the last gradient of the loss with respect to the copula's unconstrained site; None without such a site."""
+def copula_gradient(program: Program) -> Tensor | None:
+    """(), norm of the last gradient of the loss with respect to the copula's unconstrained site; None without such a site."""
     found = [p.grad for name, p in program.guide.globals.named_parameters() if sites.COPULA in name and p.grad is not None]
     if not found:
         return None
-    return float(torch.stack([g.norm() for g in found]).norm())
+    return torch.stack([g.norm() for g in found]).norm()
 
 
 def warnings(config: Config, epoch: int, state: Health, kl: dict[str, float], gradient: float | None) -> dict[str, str]:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from cm2pyro.data.dataset import Dataset
 from cm2pyro.data.scaling import Standard
+from cm2pyro.inference import distributed
 from cm2pyro.inference.draws import Alteration, Draws, posterior_draws
 from cm2pyro.inference.program import Program
 
@@ -62,7 +63,8 @@ def predict(
         draws: of the latents, for each member. seed: of the noise, see `posterior_draws`.
         recalibrate: probabilities (..., C) -> (..., C), never falling. It maps the mean over the draws, which is what it was fitted
             to, and every draw, whose sd and quantiles are taken afterwards.
-        alter: what to make of drawn latents before the outcome is predicted. also: called with the draws of every batch.
+        alter: what to make of drawn latents before the outcome is predicted. also: called with the draws of every batch, of several
+            processes with those of its own.
     """
     likelihood = programs[0].model.likelihood
     parts: list[Tensor] = []
@@ -82,6 +84,8 @@ def predict(
         scores.append(torch.where(drawn.batch.labelled if known is None else known, score, torch.nan).cpu())
         if also is not None:
             also(drawn)
+    if alter is None:
+        parts, scores, before = (distributed.interleaved(each) for each in (parts, scores, before))
     mean, sd, q05, q95 = torch.cat(parts, 1).numpy() if parts else np.zeros((4, 0, likelihood.columns))
     log_score = torch.cat(scores).numpy() if scores else np.zeros(tuple(dataset.labels.shape))
     return Prediction(mean, sd, q05, q95, log_score, torch.cat(before).numpy() if before else None)

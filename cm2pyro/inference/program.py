@@ -5,6 +5,7 @@ from typing import Any
 
 import pyro
 import torch
+from pyro.distributions.util import is_identically_zero
 from pyro.infer import Trace_ELBO
 from torch import Tensor, nn
 
@@ -13,9 +14,14 @@ from cm2pyro.config import Config
 from cm2pyro.data.dataset import Batch
 from cm2pyro.distributions.mixture import CopulaMixture
 from cm2pyro.encoders import Modules, Restored
-from cm2pyro.guides import ALIGNMENTS, Guide, make_guide, penalty
+from cm2pyro.guides import ALIGNMENTS, Guide, make_global_guides, make_guide, penalty
+from cm2pyro.guides.globals import GlobalGuide, Sampler
+from cm2pyro.inference import distributed
 from cm2pyro.inference.mcmc import Chains
 from cm2pyro.models import Given, Head, Model, as_head, make_model, make_structure
+
+# Of Pyro's and torch's checks: they look at numbers, and so wait for the device.
+_UNCHECKED = {f"validate_{what}": False for what in ("infer", "poutine", "distributions_pyro", "distributions_torch")}
 
 
 @dataclass(frozen=True)
@@ -34,6 +40,13 @@ class Terms:
     kl: dict[str, float]
     missingness: float | None = None
 
+    def over_processes(self) -> "Terms":
+        """The mean over processes, each of which has the terms of its own rows."""
+        if distributed.world() == 1:
+            return self
+        outcome, features, missingness, *kl = distributed.means([self.outcome, self.features, self.missingness or 0.0, *self.kl.values()])
+        return Terms(outcome, features, dict(zip(self.kl, kl, strict=True)), None if self.missingness is None else missingness)
+
 
 class RecordedELBO(Trace_ELBO):
     """Trace_ELBO that keeps its last traces, so that the terms need no second pass.
@@ -48,7 +61,7 @@ class RecordedELBO(Trace_ELBO):
         return self.traces
 
     def differentiable_loss(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> Any:
-        loss = super().differentiable_loss(model, guide, *args, **kwargs)
+        loss = self._minus_elbo(model, guide, args, kwargs)
         choice = getattr(guide, "choice", None)
         if choice is None or not choice.requires_grad:
             return loss
@@ -60,6 +73,21 @@ class RecordedELBO(Trace_ELBO):
         # Zero in value: only the derivative is meant.
         return loss - ((choice - choice.detach()) * (gain - baseline) * labelled).sum()
 
+    def _minus_elbo(self, model: Any, guide: Any, args: Any, kwargs: Any) -> Tensor:
+        """What Trace_ELBO computes for draws that are all reparameterised, without reading a number for each site."""
+        ((of_model, of_guide),) = self._get_traces(model, guide, args, kwargs)
+        log_p = [node["log_prob_sum"] for node in of_model.nodes.values() if node["type"] == "sample"]
+        nodes = [(name, node) for name, node in of_guide.nodes.items() if node["type"] == "sample"]
+        for name, node in nodes:
+            if not is_identically_zero(node["score_parts"].score_function):
+                raise ValueError(f"site {name} of the guide has no reparameterised draws")
+        log_q = [node["log_prob_sum"] for _, node in nodes]
+        # Where a family leaves the density out of the derivative, its entropy term is zero.
+        through = [node["score_parts"].entropy_term for _, node in nodes]
+        surrogate = sum(log_p) - sum(term.sum() for term in through if not is_identically_zero(term))
+        value = sum(log_p) - sum(log_q)
+        return -(value.detach() + (surrogate - surrogate.detach()))
+
 
 class Program(nn.Module):
     """Model and guide of a config, for data of known shapes.
@@ -70,10 +98,13 @@ class Program(nn.Module):
         priors: site -> prior given from Python, see `site_priors`.
 
     Attributes:
+        settled: whether the guides of `guide.globals` have taken the place of points, see `settle`.
+        objective: what a fit descends on, once it has begun; it holds this program and is no part of it.
         chains: draws of the global sites, once they have been sampled (`guide.globals: nuts`); they take the guide's place.
     """
 
     elbo: nn.Module
+    objective: nn.Module | None
 
     def __init__(
         self,
@@ -87,16 +118,32 @@ class Program(nn.Module):
         super().__init__()
         self.config = config
         self.chains: Chains | None = None
+        object.__setattr__(self, "objective", None)
         self.structure = make_structure(config)
+        self.settled = False
+        self._checked = False  # by Pyro, whose checks look at numbers and so wait for the device: at the first loss alone
         self.apart = False  # during the first step of inference for margins: the copula is left out
         # Parameters live in the modules, not in Pyro's global store: two fits in one process do not meet.
         with pyro.settings.context(module_local_params=True):
             self.model: Model = make_model(config, classes, self._build, shapes, priors)
-            head = self.model.sample_head if self.model.priors_of_head else None
-            self.guide: Guide = make_guide(config, shapes, self.model.sample_globals, self._build, modules or {}, restored, head)
+            self.guide: Guide = make_guide(config, shapes, *self._samplers, self._build, modules or {}, restored)
             self.trace_elbo = RecordedELBO()
             # Not registered as a submodule: it holds the same parameters, and a checkpoint would store them twice.
             object.__setattr__(self, "elbo", self.trace_elbo(self.model, self.guide))
+
+    @property
+    def _samplers(self) -> tuple[Sampler, Sampler | None]:
+        return self.model.sample_globals, self.model.sample_head if self.model.priors_of_head else None
+
+    def settle(self) -> None:
+        """Put the guides that `guide.globals` names in the place of the points that `fit.settle` has had so far; they begin at these."""
+        name, device, values = self.config.guide.globals, next(self.parameters()).device, self.values()
+        with pyro.settings.context(module_local_params=True), torch.random.fork_rng(devices=[]), device:
+            torch.manual_seed(self.config.fit.seed)  # of what a flow begins with
+            self.guide.globals, self.guide.head = make_global_guides(name, *self._samplers)
+            for guide in self.global_guides:
+                guide.to(device).start({site: values[site] for site in guide.sites})
+        self.settled = True
 
     def _build(self, values: dict[str, Tensor]) -> CopulaMixture:
         return self.structure.build(values, self.apart)
@@ -104,29 +151,39 @@ class Program(nn.Module):
     def loss(self, batch: Batch) -> Tensor:
         """−ELBO of a minibatch per sample of the data set, plus the alignment penalty where asked for; differentiable."""
         # Summed over components where that is cheap and something is missing (see CopulaMixture.completions).
-        summed = self.config.guide.missing == "conditional" and self.config.prior.coupling == "shared" and not bool(batch.observed.all())
+        summed = self.config.guide.missing == "conditional" and self.config.prior.coupling == "shared" and not batch.complete
         completions = self.model.completions if summed else 0
-        with pyro.settings.context(module_local_params=True):
+        with pyro.settings.context(module_local_params=True, **(_UNCHECKED if self._checked else {})):
             loss: Tensor = self.elbo(batch, completions=completions) / batch.size
+        if not self._checked:
+            self._checked = True
+            self.model.trust_values()
         alignment, represented = self.config.alignment, self.guide.represented
         if alignment.kind != "none" and represented is not None:
-            loss = loss + alignment.weight * penalty(ALIGNMENTS.get(alignment.kind), *represented, batch.observed)
+            loss = loss + alignment.weight * batch.weight * penalty(ALIGNMENTS.get(alignment.kind), *represented, batch.observed)
         return loss
 
     def terms(self, batch: Batch) -> Terms:
         """Terms of the last `loss`."""
+        return self.read_terms(self.term_sums().tolist(), batch)
+
+    def term_sums(self) -> Tensor:
+        """Sums of log densities in the last `loss` that `read_terms` takes, (n,), not waited for."""
         model, guide = self.trace_elbo.traces
-        outcome = model.nodes[sites.OUTCOME]["log_prob_sum"].item() / batch.size
-        beta = self.config.fit.beta
-        kl = {}
-        for name in self.guide.names:
-            site = sites.latent(name)
-            difference = guide.nodes[site]["log_prob_sum"] - model.nodes[site]["log_prob_sum"]
-            kl[name] = difference.item() / batch.size / beta
-        features = sum(model.nodes[sites.features(name)]["log_prob_sum"].item() for name in self.model.decoders.names) / batch.size
-        observed = [model.nodes[site] for site in map(sites.observed, self.guide.names) if site in model.nodes]
-        missingness = sum(node["log_prob_sum"].item() for node in observed) / batch.size if observed else None
-        return Terms(outcome, features, kl, missingness)
+        sums = [model.nodes[sites.OUTCOME]["log_prob_sum"]]
+        for site in map(sites.latent, self.guide.names):
+            sums.append(guide.nodes[site]["log_prob_sum"] - model.nodes[site]["log_prob_sum"])
+        sums += [model.nodes[sites.features(name)]["log_prob_sum"] for name in self.model.decoders.names]
+        sums += [model.nodes[site]["log_prob_sum"] for site in map(sites.observed, self.guide.names) if site in model.nodes]
+        return torch.stack([value.detach() for value in sums])
+
+    def read_terms(self, sums: list[float], batch: Batch) -> Terms:
+        """The terms from the numbers of `term_sums`."""
+        names, explained = self.guide.names, len(self.model.decoders.names)
+        outcome, *rest = (value / batch.size for value in sums)
+        kl = {name: value / self.config.fit.beta for name, value in zip(names, rest, strict=False)}
+        features, missingness = rest[len(names) : len(names) + explained], rest[len(names) + explained :]
+        return Terms(outcome, sum(features), kl, sum(missingness) if missingness else None)
 
     def mixture(self) -> CopulaMixture:
         """The copula mixture at the point estimate (or median) of the global sites."""
@@ -136,6 +193,11 @@ class Program(nn.Module):
     def random(self) -> bool:
         """Whether the global sites have a posterior, or only a point estimate."""
         return self.chains is not None or self.guide.globals.random
+
+    @property
+    def global_guides(self) -> list[GlobalGuide]:
+        """Guides of the mixture's sites and, where it is a site, of the outcome's head."""
+        return [guide for guide in (self.guide.globals, self.guide.head) if guide is not None]
 
     def head(self) -> Head | None:
         """The outcome's head at its point estimate (or median), where it is a site."""
@@ -173,7 +235,8 @@ class Program(nn.Module):
     def start(self, values: dict[str, Tensor]) -> None:
         """Begin the global sites at these values; those left out stay where they are."""
         with pyro.settings.context(module_local_params=True):
-            self.guide.globals.start(values)
+            # Gradients are summed over processes in the order of memory that parameters had when the fit began.
+            self.guide.globals.start({name: value.contiguous() for name, value in values.items()})
 
     def architectures(self) -> dict[str, Any]:
         """Of the encoders that have one: with it and the weights of a checkpoint the source of pretrained weights is not needed."""

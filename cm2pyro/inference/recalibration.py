@@ -15,13 +15,14 @@ from sklearn.isotonic import IsotonicRegression
 from torch import Tensor
 
 from cm2pyro.errors import CheckpointError, ConfigError, DataError
-from cm2pyro.files import write_text
-from cm2pyro.registry import Registry
+from cm2pyro.files import read_text, write_text
+from cm2pyro.registry import Registry, one_line
 
 Array = NDArray[np.float64]
 Labels = NDArray[np.int64]
 FILE = "recalibration.json"
 NONE = "none"
+_MOST_BYTES = 64 << 20
 
 _CLIP = 1e-7  # logits of probabilities no closer to 0 and 1 than this
 _HOTTEST = 20.0  # temperatures from 1/20 to 20; labels that a threshold separates have no lowest one
@@ -186,13 +187,13 @@ class Recalibration:
         if not path.exists():
             return None
         try:
-            found = cls(**json.loads(path.read_text(encoding="utf-8")))
+            found = cls(**json.loads(read_text(path, _MOST_BYTES)))
             check_recalibration(found.method, found.task)
             if found.recalibrator is not None:
                 columns = 2 if found.task != "multilabel" else len(found.parameters)
                 found.recalibrator(torch.full((1, columns), 0.5, dtype=torch.float64))
-        except (OSError, ValueError, TypeError, RuntimeError, IndexError, ConfigError) as error:
-            raise CheckpointError(f"{path}: cannot be read ({error}); run cm2pyro recalibrate, or delete it") from error
+        except (OSError, ValueError, TypeError, AttributeError, RuntimeError, IndexError, ConfigError) as error:
+            raise CheckpointError(f"{path}: cannot be read ({one_line(error)}); run cm2pyro recalibrate, or delete it") from error
         return found
 
 

@@ -1,9 +1,12 @@
 """A run folder: what a fit leaves behind, written and read."""
 
 import fcntl
+import io
 import json
+import os
 import platform
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -12,10 +15,10 @@ from typing import Any
 
 import pandas as pd
 
-from cm2pyro import __version__
+from cm2pyro import __version__, logs
 from cm2pyro.config import Config
 from cm2pyro.errors import CheckpointError, ConfigError, DataError
-from cm2pyro.files import write_text
+from cm2pyro.files import read_bytes, read_text, sweep, write_text
 from cm2pyro.inference import checkpoint
 from cm2pyro.inference.ensemble import MEMBERS
 from cm2pyro.registry import one_line
@@ -30,8 +33,11 @@ CONFIG, PREPROCESSING, HOLDOUT, ENV, HISTORY, MASK, LOCK = (
     ".lock",
 )
 POSTERIOR = "posterior.nc"
+_MOST_BYTES = 512 << 20  # of a JSON file; that of what was learned holds tokenizers
 _RESULTS = ("mixture.json", "reference.safetensors", "recalibration.json", "report.html", POSTERIOR)
-_OURS = (CONFIG, PREPROCESSING, HOLDOUT, ENV, HISTORY, MASK, "snapshots.safetensors", *_RESULTS)
+_OURS = (PREPROCESSING, HOLDOUT, ENV, HISTORY, MASK, "snapshots.safetensors", logs.FILE, *_RESULTS)
+_WEIGHTS = ("checkpoints", MEMBERS)
+_OLD = ".old."  # a folder on its way out
 
 
 def check_folder(out: Path, resume: bool, overwrite: bool) -> None:
@@ -45,26 +51,59 @@ def check_folder(out: Path, resume: bool, overwrite: bool) -> None:
         raise ConfigError("--resume and --overwrite: one goes on, the other starts anew; pass one of them")
     if out.exists() and not out.is_dir():
         raise ConfigError(f"{out}: is a file; a run folder is expected; name another")
-    filled = out.exists() and any(child.name != LOCK for child in out.iterdir())
-    begun = checkpoint.last(out).is_file()
-    if resume and not begun:
+    filled = out.exists() and any(child.name not in (LOCK, logs.FILE) for child in out.iterdir())
+    begun = checkpoint.begun(out)
+    if resume and not begun and not _just_begun(out):
         remedy = "fit with --overwrite in place of --resume" if filled else "fit without --resume"
         raise CheckpointError(f"{out}: holds no checkpoint to resume; {remedy}")
     if filled and not (resume or overwrite):
-        remedy = "pass --resume to go on, --overwrite to start anew" if begun else "pass --overwrite if it is a run to replace"
+        remedy = (
+            "pass --resume to go on, --overwrite to start anew"
+            if begun or _just_begun(out)
+            else "pass --overwrite if it is a run to replace"
+        )
         raise ConfigError(f"{out}: the folder is not empty; {remedy}, or name another")
-    if filled and overwrite and not (out / CONFIG).is_file():
+    if filled and overwrite and not (out / CONFIG).is_file() and not _just_begun(out):
         raise ConfigError(f"{out}: --overwrite replaces only a run folder, and this one has no {CONFIG}; name another")
 
 
+def _just_begun(out: Path) -> bool:
+    """Whether a fit was killed in this folder before its first checkpoint, so that `--resume` begins anew and loses nothing."""
+    if not out.is_dir() or checkpoint.best(out).is_file():  # a fit that was kept in memory and saved has that, and nothing to go on from
+        return False
+    names = {child.name for child in out.iterdir()}
+    ours = {LOCK, CONFIG, *_OURS, *_WEIGHTS, *(name for name in names if name.startswith("tokenizer") or _is_rest(name))}
+    return LOCK in names and (CONFIG in names or names <= ours)
+
+
+def _is_rest(name: str) -> bool:
+    return name.startswith((_OLD, *(f".{ours}." for ours in (CONFIG, *_OURS))))
+
+
 def clear(out: Path, overwrite: bool) -> None:
-    """Make room for a new run. Only what a fit writes is removed; a user's own files beside it stay."""
+    """Make room for a new run. Only what a fit writes is removed; a user's own files beside it stay.
+
+    The config goes last, by being replaced: a fit that is killed in here leaves a folder that --resume and --overwrite know as a run.
+    """
     if overwrite:
+        for name in _WEIGHTS:  # whole, by a rename: no checkpoint of the earlier run is left alone
+            if (out / name).is_dir():
+                os.replace(out / name, out / f"{_OLD}{name}.{os.getpid()}")
         for path in [*(out / name for name in _OURS), out / "tokenizer.json", *out.glob("tokenizer_*.json")]:
             path.unlink(missing_ok=True)
-        for folder in ("checkpoints", MEMBERS):
-            shutil.rmtree(out / folder, ignore_errors=True)
+    tidy(out)
     (out / "checkpoints").mkdir(parents=True, exist_ok=True)
+
+
+def tidy(out: Path) -> None:
+    """Remove what killed fits left half-written; the folder's lock must be held."""
+    sweep(out, (CONFIG, "tokenizer.json", *_OURS))
+    for place in [out, *(out / MEMBERS).glob("*")]:
+        names = {child.name.removeprefix(".").split(".")[0] for child in (place / "checkpoints").glob(".*.safetensors")}
+        sweep(place, [f"checkpoints/{name}.safetensors" for name in names])
+        sweep(place, (HISTORY, "snapshots.safetensors"))
+    for folder in out.glob(f"{_OLD}*"):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def drop_results(out: Path) -> None:
@@ -75,7 +114,7 @@ def drop_results(out: Path) -> None:
 
 def remove_if_empty(out: Path, existed: bool) -> None:
     """After a refusal: leave no folder that was not there before."""
-    if not existed and out.is_dir() and all(child.name == LOCK for child in out.iterdir()):
+    if not existed and out.is_dir() and all(child.name in (LOCK, logs.FILE) for child in out.iterdir()):
         shutil.rmtree(out, ignore_errors=True)
 
 
@@ -84,10 +123,12 @@ def locked(out: Path) -> Iterator[None]:
     """Hold the folder's lock; it goes with the process, however that ends. Raises CheckpointError if another fit holds it."""
     try:
         out.mkdir(parents=True, exist_ok=True)
-        handle = (out / LOCK).open("w")
+        handle = os.fdopen(os.open(out / LOCK, os.O_RDWR | os.O_CREAT | os.O_NONBLOCK, 0o666), "r+b", buffering=0)  # a pipe would wait
     except OSError as error:
         raise DataError(f"{out}: cannot be written ({error.strerror}); choose a folder that is writable") from error
     with handle:
+        if not stat.S_ISREG(os.fstat(handle.fileno()).st_mode):
+            raise DataError(f"{out / LOCK}: is not a regular file, and holds no lock; remove it")
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -122,9 +163,13 @@ def write_history(out: Path, records: list[dict[str, Any]]) -> None:
 def read_history(out: Path) -> list[dict[str, Any]]:
     """Raises CheckpointError if metrics.jsonl is not there or broken."""
     try:
-        return [json.loads(line) for line in (out / HISTORY).read_text(encoding="utf-8").splitlines()]
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{out / HISTORY}: cannot be read ({error}); fit again with --overwrite") from error
+        records = [json.loads(line) for line in read_text(out / HISTORY, _MOST_BYTES).splitlines()]
+        if not all(isinstance(record, dict) and isinstance(record.get("epoch"), int) for record in records):
+            raise ValueError("a line is no record of an epoch")
+    except (OSError, ValueError, RecursionError) as error:
+        reason = one_line(getattr(error, "strerror", None) or error)
+        raise CheckpointError(f"{out / HISTORY}: cannot be read ({reason}); fit again with --overwrite") from error
+    return records
 
 
 def write_mask(out: Path, mask: pd.DataFrame | None) -> None:
@@ -142,20 +187,23 @@ def read_mask(out: Path) -> pd.DataFrame | None:
     if not (out / MASK).exists():
         return None
     try:
-        return pd.read_csv(out / MASK, dtype={"sample_id": str}, keep_default_na=False)
+        return pd.read_csv(io.BytesIO(read_bytes(out / MASK, _MOST_BYTES)), dtype={"sample_id": str}, keep_default_na=False)
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{out / MASK}: cannot be read ({one_line(error)}); fit again with --overwrite") from error
 
 
+_MAY_CHANGE = ("fit.epochs", "fit.patience", "fit.ensemble", "fit.checkpoint_minutes", "fit.skip", "fit.compile")
+
+
 def check_resumable(out: Path, config: Config, state: dict[str, Any], mask: pd.DataFrame | None) -> None:
-    """Refuse to go on with another config, training data or mask than the run's; more epochs, patience or members are fine.
+    """Refuse to go on with another config, training data or mask than the run's; other epochs, patience, members … are fine.
 
     Raises:
         ConfigError: names the first key that differs. DataError: the training data give other scalings.
     """
     then, now = _flat(read_config(out).to_dict()), _flat(config.to_dict())
     for key in sorted(set(then) | set(now)):
-        if key not in ("fit.epochs", "fit.patience", "fit.ensemble") and then.get(key) != now.get(key):
+        if key not in _MAY_CHANGE and then.get(key) != now.get(key):
             raise ConfigError(
                 f"--resume: {key} is {now.get(key)!r}, and the run in {out} has {then.get(key)!r}; "
                 f"resume with its own {CONFIG}, or start anew"
@@ -175,12 +223,25 @@ def _flat(section: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def read_json(path: Path) -> Any:
-    """Raises CheckpointError if it is not there or not JSON."""
+def read_json(path: Path) -> dict[str, Any]:
+    """An object of JSON. Raises CheckpointError if it is not there or something else."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error}); is this a run folder?") from error
+        found = json.loads(read_text(path, _MOST_BYTES))
+        if not isinstance(found, dict):
+            raise ValueError(f"found {type(found).__name__}, expected an object")
+    except (OSError, ValueError, RecursionError) as error:
+        reason = one_line(getattr(error, "strerror", None) or error)
+        raise CheckpointError(f"{path}: cannot be read ({reason}); is this a run folder?") from error
+    return found
+
+
+def read_holdout(out: Path) -> dict[str, list[str]]:
+    """Subjects and samples that the fit held out. Raises CheckpointError if holdout.json does not say them."""
+    found = read_json(out / HOLDOUT)
+    for name, ids in found.items():
+        if not isinstance(ids, list) or not all(isinstance(one, str) for one in ids):
+            raise CheckpointError(f"{out / HOLDOUT}: '{one_line(name, 60)}' is no list of ids; fit again with --overwrite")
+    return found
 
 
 def read_config(run: Path) -> Config:
@@ -188,6 +249,6 @@ def read_config(run: Path) -> Config:
     if not (run / CONFIG).is_file():
         raise CheckpointError(f"{run}: is no run folder, {CONFIG} is not there; name a folder that 'cm2pyro fit' wrote")
     try:
-        return Config.from_file(run / CONFIG)
+        return Config.from_file(run / CONFIG, based=False)
     except ConfigError as error:
         raise CheckpointError(str(error)) from error

@@ -6,29 +6,23 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
+from pyro.distributions import TorchDistribution
 from torch import Tensor
 
-from cm2pyro import sites
 from cm2pyro.config import Priors
 from cm2pyro.distributions.copulas import FAMILIES
 from cm2pyro.distributions.copulas.learned import MIXTURE
 from cm2pyro.distributions.structure import MixtureStructure
 from cm2pyro.errors import ConfigError, DataError
-from cm2pyro.inference.leave_out import LeftOut, Sites, leave_out
-from cm2pyro.inference.maximise import maximise
-from cm2pyro.inference.start import start_margins
-from cm2pyro.models.priors import site_priors
+from cm2pyro.inference.free_sites import Sites
+from cm2pyro.inference.leave_out import LeftOut, leave_out
+from cm2pyro.inference.search import MARGINS, Search, alike, mixed, split, starts
+from cm2pyro.models.priors import Given, site_priors
 from cm2pyro.registry import nearest
 
-Values = dict[str, Tensor]
 _MOST_ROWS = 20_000  # more would not change a choice by what matters
 _LEAST_SUBJECTS = 20
-_SAME = 0.5  # components that differ by less, in scales, are the same start
 _ANOTHER = 1.0  # nats between objectives from which two starts have ended in different optima
-_FEW, _MANY = 40, 200  # steps from every start, and from where the best have come
-_SOME = 1000  # rows for the few steps
-_WITHIN, _EQUAL = 5.0, 0.01  # nats behind the best in which another end is followed; in which it is the same
-_MARGINS = (sites.WEIGHTS, sites.LOCS, sites.SCALES)
 
 
 @dataclass(frozen=True)
@@ -109,6 +103,18 @@ def without_copula(priors: Priors) -> Priors:
     return Priors(weights=priors.weights, locs=priors.locs, scales=priors.scales, head=priors.head, head_bias=priors.head_bias)
 
 
+def margin_priors(structure: MixtureStructure, priors: Priors, given: Given | None = None) -> dict[str, TorchDistribution]:
+    """Priors of a candidate's sites, those of the copula the family's own, whatever `priors` and `given` have for it.
+
+    Args:
+        given: site -> a prior in place of what `priors` says, see `site_priors`; for several K a callable from the site's shape to one.
+
+    Raises:
+        ConfigError: a prior whose shape or support does not fit.
+    """
+    return site_priors(structure, without_copula(priors), {site: prior for site, prior in (given or {}).items() if site in MARGINS})
+
+
 def select(
     structure: MixtureStructure,
     z: Tensor,
@@ -121,106 +127,79 @@ def select(
     seed: int = 0,
     folds: int = 10,
     report: Callable[[Candidate, float], None] | None = None,
+    given: Given | None = None,
 ) -> list[Candidate]:
     """Fit all global sites for every family and K to the same latents, and score each fit on subjects that it has not seen.
 
     Each is maximised a posteriori from every different one of `restarts` mixture starts, then from the locations at which the best
     family of the same K has ended, if they are others, and from its own fit with one component fewer, if that has the greater
-    likelihood; the best maximum is kept. `mixture` starts from the best of its families.
+    likelihood; the best maximum is kept. `mixture` starts from the best of its families. Where one candidate can only be scored in folds
+    (see `leave_out`), so are all of its K.
 
     Args:
         structure: modalities, dimensions, coupling and floor; its family and number of components are not used.
         z: (N, M, D) latents of one fit. observed: (N, M) bool; what is missing is integrated out, rows without anything are dropped.
         families: names; `mixture` is of the others named. components: values of K. subjects: (N,) codes; by default each row its own.
         priors: of weights, locations and scales; the copula has its family's own. folds, seed: see `leave_out`.
-        report: called with every candidate and the seconds that it took.
+        report: called with every candidate and the seconds that it took. given: see `margin_priors`.
 
     Raises:
-        ConfigError: nothing to choose from, an unknown family, one that cannot tie M modalities. DataError: fewer than 20 subjects.
+        ConfigError: nothing to choose from, an unknown family, one that cannot tie M modalities, a prior that does not fit.
+        DataError: fewer than 20 subjects.
     """
     made = candidate_structures(structure, families, components)
     z, observed, subjects = _rows(z, observed, subjects, seed)
-    priors = without_copula(priors or Priors())
+    own = {key: margin_priors(shape, priors or Priors(), given) for key, shape in made.items()}
     single = [name for name in families if name != MIXTURE]
-    searches: dict[tuple[str, int], _Search] = {}
+    searches: dict[tuple[str, int], Search] = {}
     found = []
     for K in sorted(components):
-        margins = _starts(made[single[0], K], z, observed, restarts, seed)
+        margins = starts(made[single[0], K], z, observed, restarts, seed)
         fewer = max((k for k in components if k < K), default=None)
         for name in single:
             started = time.perf_counter()
-            search = searches[name, K] = _Search(made[name, K], priors, z, observed, seed)
+            search = searches[name, K] = Search(made[name, K], own[name, K], z, observed, seed)
             search.climb([values | search.structure.copula.start(tau) for values, tau in margins])
             if fewer is not None and search.likelihood < searches[name, fewer].likelihood:
-                search.visit(_split(search.structure, searches[name, fewer].values))
+                search.visit(split(search.structure, searches[name, fewer].values))
             search.seconds += time.perf_counter() - started
         best = max((searches[name, K] for name in single), key=lambda search: search.objective)
         for name in single:
             search, started = searches[name, K], time.perf_counter()
-            if not _alike(search.values, best.values):
-                search.visit(search.values | {site: best.values[site] for site in _MARGINS})
+            if not alike(search.values, best.values):
+                search.visit(search.values | {site: best.values[site] for site in MARGINS})
             search.seconds += time.perf_counter() - started
         if MIXTURE in families:
             started = time.perf_counter()
-            search = searches[MIXTURE, K] = _Search(made[MIXTURE, K], priors, z, observed, seed)
-            search.climb([_mixed(search.structure, {name: searches[name, K] for name in single})])
+            search = searches[MIXTURE, K] = Search(made[MIXTURE, K], own[MIXTURE, K], z, observed, seed)
+            search.climb([mixed(search.structure, {name: searches[name, K] for name in single})])
             search.seconds = time.perf_counter() - started
-        for name in families:
+        scored: dict[str, Candidate] = {}
+
+        def score(name: str, in_folds: bool, K: int = K, scored: dict[str, Candidate] = scored) -> None:
             search, started = searches[name, K], time.perf_counter()
-            fit = leave_out(search.structure, search.priors, search.values, z, observed, subjects, folds, seed)
-            copula = Sites(search.structure, search.priors, {s: v for s, v in fit.values.items() if s not in _MARGINS} or fit.values)
-            tied = len(copula.vector) if len(copula.shapes) < len(fit.values) else 0
-            parameters = len(Sites(search.structure, search.priors, fit.values).vector)
-            # Where the search stopped a little early, the jackknife has gone on.
-            optima = tuple(sorted([fit.objective, *sorted(search.optima)[:-1]], reverse=True))
-            found.append(Candidate(search.structure, parameters, tied, fit, optima))
+            fit = leave_out(search.structure, search.priors, search.values, z, observed, subjects, folds, seed, in_folds)
+            scored[name] = _candidate(search, fit)
             if report is not None:
-                report(found[-1], search.seconds + time.perf_counter() - started)
+                report(scored[name], search.seconds + time.perf_counter() - started)
+
+        for name in families:
+            score(name, False)
+        # Folds leave out more than a subject at a time, and are harsher by more than families differ: all of a K, or none.
+        if any(candidate.fit.in_folds for candidate in scored.values()):
+            for name in [name for name in families if not scored[name].fit.in_folds]:
+                score(name, True)
+        found += [scored[name] for name in families]
     return found
 
 
-class _Search:
-    """The best maximum of one family and K so far."""
-
-    def __init__(self, structure: MixtureStructure, priors: Priors, z: Tensor, observed: Tensor, seed: int) -> None:
-        self.structure, self.priors = structure, site_priors(structure, priors)
-        self.z, self.observed, self.seed = z, observed, seed
-        self.values: Values = {}
-        self.objective = -torch.inf
-        self.optima: list[float] = []
-        self.seconds = 0.0
-
-    def climb(self, starts: Sequence[Values]) -> None:
-        """A few steps from every start, on some of the rows; then on from the best, and from the second where it is close behind."""
-        reached = sorted((self._maximise(start, _FEW, slice(_SOME)) for start in starts), key=lambda end: -end[0])
-        share = min(1.0, _SOME / len(self.z))
-        for i, (objective, values) in enumerate(reached[:2]):
-            behind = (reached[0][0] - objective) / share
-            if i == 0 or _EQUAL / share < behind < _WITHIN / share:
-                self._keep(*self._maximise(values, _MANY))
-
-    def visit(self, start: Values) -> None:
-        """A few steps from where another search has ended, and on if they come near the maximum that is known."""
-        objective, values = self._maximise(start, _FEW)
-        if objective > self.objective - _WITHIN:
-            self._keep(*self._maximise(values, _MANY))
-
-    def _keep(self, objective: float, values: Values) -> None:
-        self.optima.append(objective)
-        if objective > self.objective:
-            self.values, self.objective = values, objective
-
-    def _maximise(self, start: Values, steps: int, rows: slice = slice(None)) -> tuple[float, Values]:
-        z, observed = self.z[rows], self.observed[rows]
-        values, likelihood = maximise(self.structure, self.priors, start, list(start), z, observed, steps=steps, seed=self.seed)
-        return likelihood + self.log_prior(values), values
-
-    def log_prior(self, values: Values) -> float:
-        return sum(float(self.priors[name].log_prob(value).sum()) for name, value in values.items())
-
-    @property
-    def likelihood(self) -> float:
-        return self.objective - self.log_prior(self.values)
+def _candidate(search: Search, fit: LeftOut) -> Candidate:
+    copula = Sites(search.structure, search.priors, {s: v for s, v in fit.values.items() if s not in MARGINS} or fit.values)
+    tied = len(copula.vector) if len(copula.shapes) < len(fit.values) else 0
+    parameters = len(Sites(search.structure, search.priors, fit.values).vector)
+    # Where the search stopped a little early, the jackknife has gone on.
+    optima = tuple(sorted([fit.objective, *sorted(search.optima)[:-1]], reverse=True))
+    return Candidate(search.structure, parameters, tied, fit, optima)
 
 
 def _rows(z: Tensor, observed: Tensor, subjects: Tensor | None, seed: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -240,62 +219,3 @@ def _rows(z: Tensor, observed: Tensor, subjects: Tensor | None, seed: int) -> tu
     if count < _LEAST_SUBJECTS:
         raise DataError(f"select: found {count} subjects with an observed modality, expected {_LEAST_SUBJECTS} or more; give more rows")
     return z, observed, subjects
-
-
-def _starts(structure: MixtureStructure, z: Tensor, observed: Tensor, restarts: int, seed: int) -> list[tuple[Values, Tensor]]:
-    """Margins and residual tau of every different mixture start."""
-    kept: list[tuple[Values, Tensor]] = []
-    for i in range(restarts):
-        # One restart may be drawn to a bad place that the best of several never shows; a copula can make it the better one.
-        values, tau = start_margins(structure, z, observed, 1, seed + i)
-        if not any(_alike(values, other) for other, _ in kept):
-            kept.append((values, tau))
-    return kept
-
-
-def _alike(a: Values, b: Values) -> bool:
-    """Whether two mixtures have the same components, in whatever order."""
-
-    def ordered(values: Values) -> Tensor:
-        order = values[sites.LOCS][0, :, 0].argsort()
-        return torch.stack([values[sites.LOCS][:, order], values[sites.SCALES][:, order]])
-
-    one, other = ordered(a), ordered(b)
-    return bool(((one - other).abs() <= _SAME * torch.minimum(one[1], other[1])).all())
-
-
-def _split(structure: MixtureStructure, values: Values) -> Values:
-    """A start with more components: the heaviest of each modality doubled, the two half a scale to either side."""
-    M, K = structure.modalities, values[sites.LOCS].shape[1]
-    more = structure.components
-    if structure.coupling == "full":
-        table = values[sites.WEIGHTS].reshape([K] * M)
-        heaviest = [int(table.sum([i for i in range(M) if i != m]).argmax()) for m in range(M)]
-    else:
-        heaviest = [int(values[sites.WEIGHTS].argmax())] * M
-    pick = torch.stack([torch.cat([torch.arange(K), torch.full((more - K,), h)]) for h in heaviest])  # (M, K')
-    rows = torch.arange(M)[:, None]
-    locs, scales = values[sites.LOCS][rows, pick].clone(), values[sites.SCALES][rows, pick]
-    side = torch.linspace(-0.5, 0.5, more - K + 1, dtype=locs.dtype)
-    for m, h in enumerate(heaviest):
-        members = torch.cat([torch.tensor([h]), torch.arange(K, more)])
-        locs[m, members] += side[:, None] * scales[m, members]
-    share = torch.stack([1 / torch.bincount(row, minlength=K)[row] for row in pick])  # (M, K')
-    if structure.coupling == "full":
-        picked = pick[torch.arange(M), structure.assignment]  # (T', M)
-        weights = table[tuple(picked.unbind(1))] * share[torch.arange(M), structure.assignment].prod(1)
-    else:
-        weights = values[sites.WEIGHTS][pick[0]] * share[0]
-    return values | {sites.LOCS: locs, sites.SCALES: scales, sites.WEIGHTS: weights / weights.sum()}
-
-
-def _mixed(structure: MixtureStructure, searches: dict[str, _Search]) -> Values:
-    """A start of the mixture of families: margins of the best, every family's own parameters, half of the weight to the best."""
-    best = max(searches, key=lambda name: searches[name].objective)
-    start = {site: searches[best].values[site] for site in _MARGINS}
-    for name, search in searches.items():
-        for site, value in search.values.items():
-            if site not in _MARGINS:
-                start[sites.copula(name, site.removeprefix(sites.COPULA).removeprefix("_"))] = value
-    share = torch.tensor([0.5 if name == best else 0.5 / (len(searches) - 1) for name in structure.families], dtype=torch.float64)
-    return start | {sites.copula("weights"): share}

@@ -5,8 +5,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from cm2pyro.errors import CheckpointError
 from cm2pyro.inference import checkpoint
 from cm2pyro.inference.program import Program
+from cm2pyro.registry import one_line
 
 FILE = "snapshots.safetensors"
 MOST = 16
@@ -41,22 +43,30 @@ class Snapshots:
         self.values[epoch] = {name: value.detach().cpu().clone() for name, value in program.values().items()}
         self.values = {kept: self.values[kept] for kept in sorted(self.values) if kept % spacing(epoch) == 0 or kept == epoch}
 
+    def tensors(self) -> Values:
+        """`EPOCH.SITE` -> value."""
+        return {f"{epoch}.{name}": value for epoch, values in self.values.items() for name, value in values.items()}
+
+    def restore(self, tensors: Values, last: int | None = None, where: Path = Path(FILE)) -> None:
+        """Take over what `tensors` gave, up to epoch `last`. Raises CheckpointError, which names the file."""
+        found: dict[int, Values] = {}
+        for name, tensor in tensors.items():
+            epoch, _, site = name.partition(".")
+            if not epoch.isdecimal():
+                raise CheckpointError(f"{where}: '{one_line(name, 60)}' belongs to no epoch; delete the file")
+            if last is None or int(epoch) <= last:
+                found.setdefault(int(epoch), {})[site] = tensor
+        self.values = dict(sorted(found.items()))
+
     def write(self, folder: Path) -> None:
         """Write the file of a run (or of a member); without a snapshot there is none."""
         if self.values:
-            tensors = {f"{epoch}.{name}": value for epoch, values in self.values.items() for name, value in values.items()}
-            checkpoint.write(folder / FILE, tensors, {"epochs": list(self.values)})
+            checkpoint.write(folder / FILE, self.tensors(), {"epochs": list(self.values)})
 
     def read(self, folder: Path, last: int | None = None) -> None:
         """Take over the snapshots of a run up to epoch `last`; a run that has no such file has none. Raises CheckpointError."""
-        self.values = {}
-        if (folder / FILE).exists():
-            tensors, _ = checkpoint.read(folder / FILE)
-            for name, tensor in tensors.items():
-                epoch, _, site = name.partition(".")
-                if last is None or int(epoch) <= last:
-                    self.values.setdefault(int(epoch), {})[site] = tensor
-            self.values = dict(sorted(self.values.items()))
+        path = folder / FILE
+        self.restore(checkpoint.read(path)[0] if path.exists() else {}, last, path)
 
 
 def chosen(epochs: list[int], most: int = 5) -> list[int]:

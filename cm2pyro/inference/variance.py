@@ -11,6 +11,7 @@ from torch import Tensor
 
 from cm2pyro.data.scaling import Standard
 from cm2pyro.guides.imputation import Noise
+from cm2pyro.inference import distributed
 from cm2pyro.inference.draws import Draws, Member, groups_of, shared_noise
 from cm2pyro.inference.program import Program
 from cm2pyro.models.likelihoods import weighted_mean
@@ -85,19 +86,22 @@ class VarianceSplit:
         M, D = len(first.guide.names), first.structure.dim
         uniform, normal = shared_noise(draws, M, D, seed ^ _SECOND, next(first.parameters()).device)
         self._noise = uniform[:, None], normal[:, 1, None]
-        self._levels, self._reductions = [torch.zeros(0, 4)], [torch.zeros(0, M)]
+        self._none = torch.zeros(0, 4), torch.zeros(0, M)
+        self._parts: list[tuple[Tensor, Tensor]] = []
 
     def add(self, drawn: Draws) -> None:
         """Split the variance of a batch."""
         with torch.no_grad():
             level, reduction = _split(drawn, self._noise, self._recalibrate)
-        self._levels.append(level.cpu())
-        self._reductions.append(reduction.cpu())
+        self._parts.append((level.cpu(), reduction.cpu()))
 
     def result(self) -> Decomposition:
-        """Of all batches added."""
-        total, missing, encoder, globals_ = torch.cat(self._levels).double().numpy().T
-        return Decomposition(total, missing, encoder, globals_, torch.cat(self._reductions).double().numpy())
+        """Of all batches added, by whichever process."""
+        levels, reductions = (
+            torch.cat(part).double().numpy() for part in zip(self._none, *distributed.interleaved(self._parts), strict=True)
+        )
+        total, missing, encoder, globals_ = levels.T
+        return Decomposition(total, missing, encoder, globals_, reductions)
 
 
 def _as_they_are(parameters: Tensor) -> Tensor:

@@ -10,13 +10,14 @@ from pyro import poutine
 from pyro.distributions import TorchDistribution
 from torch import Tensor, nn
 
-from cm2pyro import sites
+from cm2pyro import noise, sites
 from cm2pyro.data.dataset import Batch
 from cm2pyro.distributions.latents import LatentChain
 from cm2pyro.distributions.mixture import CopulaMixture
 from cm2pyro.models.auxiliary import AuxiliaryHeads
 from cm2pyro.models.decoders import Decoders
 from cm2pyro.models.likelihoods import Likelihood
+from cm2pyro.models.priors import unchecked
 from cm2pyro.models.selection import Selection
 
 Head = tuple[Tensor, Tensor]  # weights (…, outputs, width) and bias (…, outputs) of the outcome's head, where they are sites
@@ -92,6 +93,11 @@ class Model(nn.Module):
         """The sites of the outcome's head, where it has any."""
         return {name: pyro.sample(name, prior) for name, prior in self.priors_of_head.items()}
 
+    def trust_values(self) -> None:
+        """From now on priors take values to lie in their supports."""
+        self.priors = {name: unchecked(prior) for name, prior in self.priors.items()}
+        self.priors_of_head = {name: unchecked(prior) for name, prior in self.priors_of_head.items()}
+
     def noise(self) -> list[nn.Parameter]:
         """Observation scales of the outcome, where its likelihood has any."""
         auxiliary = [] if self.auxiliary is None else self.auxiliary.likelihoods.parameters()
@@ -103,7 +109,8 @@ class Model(nn.Module):
         Args:
             head: its values where it has a prior; leading dimensions are those of z before B.
         """
-        features: Tensor = self.fusion(z)
+        with noise.own():
+            features: Tensor = self.fusion(z)
         if self.head is not None:
             return self.head(features)
         if head is None:
@@ -143,7 +150,7 @@ class Model(nn.Module):
         data = pyro.plate(sites.PLATE, batch.size, subsample=batch.rows, dim=-1)
         draws = pyro.plate(sites.DRAWS, shape[0], dim=-2) if completions else None
         chain = LatentChain(mixture, scored, shape)
-        with data, poutine.scale(scale=self.beta):
+        with data, poutine.scale(scale=self.beta * batch.weight):
             for name in self.names:
                 with draws or nullcontext():
                     chain.values.append(pyro.sample(sites.latent(name), chain.factor()))
@@ -151,7 +158,7 @@ class Model(nn.Module):
         log_weights = None
         if completions:
             log_weights = mixture.responsibilities(z[0], batch.observed).mT.repeat_interleave(completions, 0) - math.log(completions)
-        with data:
+        with data, poutine.scale(scale=batch.weight):
             outputs = self.outputs(z, head)
             outcome = self.outcome_dist(outputs, log_weights, self.likelihood.known(batch.labels))
             labels = self.likelihood.labels(batch.labels, z.dtype)

@@ -1,5 +1,6 @@
 """Priors of the global sites: any Pyro distribution by name, checked against the site."""
 
+import copy
 import difflib
 import inspect
 from collections.abc import Callable, Iterable, Mapping
@@ -211,3 +212,13 @@ def _check_support(site: str, made: TorchDistribution, needed: constraints.Const
         fits = fits and not isinstance(made, dist.Delta)  # a point has no density to weigh
     if not fits:
         raise ConfigError(f"priors.{site}: {type(made).__name__} has support {found}; the site needs {needed}; choose another distribution")
+
+
+def unchecked(prior: Any) -> Any:
+    """The same prior, whose density no longer looks whether a value is in its support, which waits for the device at every step."""
+    found = copy.copy(prior)
+    found._validate_args = False
+    for name, part in vars(prior).items():  # what it is made of
+        if isinstance(part, torch.distributions.Distribution):
+            setattr(found, name, unchecked(part))
+    return found

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pandas as pd
+import pyro.distributions as dist
 import pytest
 import torch
 import yaml
@@ -11,6 +12,7 @@ import yaml
 from cm2pyro.api import CM2
 from cm2pyro.config import Config
 from cm2pyro.distributions import CopulaMixture, make_copula
+from cm2pyro.errors import ConfigError
 from tests.cli.commands import call, refused
 
 CONFIG = {
@@ -84,6 +86,19 @@ def test_a_fit_its_selection_and_another_from_the_same_run(made: Path, capsys: p
     assert code == 0, err
     filled = Config.from_file(made / "again" / "config.yaml")
     assert (filled.prior.copula.tied, filled.fit.restarts, filled.fit.seed) == (True, 2, 3)
+
+
+def test_priors_given_from_python_count(made: Path) -> None:
+    manifest, families = made / "manifest.csv", ["gaussian", "clayton"]
+    model = CM2.from_config(CONFIG, priors={"scales": lambda shape: dist.LogNormal(1.5, 0.01).expand(shape)})
+    model.fit(manifest)
+    found = model.select(manifest, families, (1,))
+    for candidate in found.candidates:
+        # The data have scale 1; the prior says 0.1, the floor, + exp(1.5) within 1%.
+        assert candidate.fit.values["scales"].flatten().tolist() == pytest.approx([4.58] * 2, rel=0.05)
+    two = CM2.from_config(CONFIG, overrides=("prior.components=2",), priors={"scales": dist.LogNormal(torch.zeros(2, 2, 1), 1.0)})
+    with pytest.raises(ConfigError, match=r"priors\.scales: shape \(2, 2, 1\) does not expand to the site's \(2, 1, 1\)"):
+        two.select(made / "none.csv", families, (1, 2))  # before a file is read
 
 
 def test_refusals(made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

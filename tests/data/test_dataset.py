@@ -127,3 +127,28 @@ def test_what_does_not_fit_together_is_refused(change: dict[str, Any], says: str
         Dataset(**(parts() | change))
     assert says in str(caught.value)
     assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(("n", "size", "world"), [(10, 4, 2), (11, 4, 3), (7, 3, 2)])
+def test_processes_share_every_batch(n: int, size: int, world: int) -> None:
+    """Each has rows of every batch; weighted means over its rows have the batch's mean as their mean."""
+    dataset = Dataset(**parts(n))
+    whole = list(dataset.batches(size, torch.Generator().manual_seed(1), 1))
+    each = [list(dataset.shares(size, torch.Generator().manual_seed(1), 1, rank, world)) for rank in range(world)]
+    for batch, shares in zip(whole, zip(*each, strict=True), strict=True):
+        assert all(len(share) and share.whole.equal(batch.observed) for share in shares)
+        mean = sum(share.weight * share.rows.double().mean() for share in shares) / world
+        torch.testing.assert_close(mean, batch.rows.double().mean())
+        if len(batch) >= world:
+            assert torch.cat([share.rows for share in shares]).equal(batch.rows)
+            for share in shares:
+                assert batch.rows[share.share.start : share.share.start + share.share.rows].equal(share.rows)
+
+
+def test_what_is_hidden_of_a_shared_batch_is_known_of_all_its_rows() -> None:
+    share = next(iter(Dataset(**parts(6)).shares(6, None, 0, 1, 2)))
+    hidden = share.whole & (torch.arange(6) != 4)[:, None]
+    changed = share.hiding(hidden)
+    assert changed.observed.equal(hidden[3:])
+    assert changed.found.equal(share.observed)
+    assert changed.whole.equal(hidden)

@@ -272,9 +272,9 @@ def test_threads_leave_the_filters_of_warnings_as_they_were(folder: Path, monkey
     """They belong to the process; restored in another order than they were changed, everything stayed silent."""
     opened = Pillow.open
 
-    def slowly(path: Path) -> Any:
+    def slowly(path: Path, formats: tuple[str, ...]) -> Any:
         time.sleep(0.002 * (int(path.stem[1:]) % 3))
-        return opened(path)
+        return opened(path, formats=formats)
 
     names = [f"p{i}.png" for i in range(24)]
     for name in names:

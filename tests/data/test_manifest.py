@@ -217,7 +217,7 @@ def test_an_unreadable_file_is_refused(tmp_path: Path, monkeypatch: pytest.Monke
 
     # Tests may run as root, whom no file mode stops.
     monkeypatch.setattr(Path, "open", forbidden)
-    monkeypatch.setattr(Path, "read_bytes", forbidden)
+    monkeypatch.setattr("cm2pyro.files.os.open", forbidden)
     refusal(lambda: inside(tmp_path, "secret.csv", "m.csv, row 2"), "m.csv, row 2", "secret.csv", "Permission denied", "permissions")
     refusal(lambda: read_table(tmp_path / "secret.csv"), "secret.csv", "Permission denied")
 

@@ -9,6 +9,7 @@ import pytest
 import xarray as xr
 from scipy.optimize import minimize_scalar
 
+from cm2pyro.diagnostics import comparison
 from cm2pyro.diagnostics.comparison import Scores, compare, read_scores, stacking_weights
 from cm2pyro.diagnostics.inference_data import write_groups
 from cm2pyro.errors import DataError
@@ -99,3 +100,15 @@ def test_a_missing_or_foreign_file_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "posterior.nc").write_text("no netCDF")
     with pytest.raises(DataError, match="run 'cm2pyro diagnose' again"):
         read_scores(tmp_path / "posterior.nc")
+
+
+@pytest.mark.parametrize("fate", ["loops", "crashes"])
+def test_a_file_on_which_the_library_loops_or_crashes_is_refused(fate: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    library = tmp_path / "library"
+    library.mkdir()
+    (library / "xarray.py").write_text("while True: pass" if fate == "loops" else "import os; os.kill(os.getpid(), 11)")
+    monkeypatch.setenv("PYTHONPATH", str(library))
+    monkeypatch.setattr(comparison, "SECONDS", 1)
+    (tmp_path / "posterior.nc").write_bytes(b"x")
+    with pytest.raises(DataError, match="hangs or fails"):
+        comparison.read_scores(tmp_path / "posterior.nc")

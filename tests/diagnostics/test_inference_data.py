@@ -168,7 +168,7 @@ def test_ratios_do_not_depend_on_the_coordinates(normal: CM2) -> None:
     """log p − log q of constrained values is that of unconstrained ones: Jacobians cancel."""
     dataset = normal.preparation.transform(_read(manifest()).take(range(40)), labels=True)
     potential = frozen_potential(normal.program, dataset, 0)
-    found = log_ratios(normal.program, potential, 3, seed=1)
+    found = log_ratios(normal.program.global_guides, potential, 3, seed=1)
     with torch.random.fork_rng(), torch.no_grad():
         torch.manual_seed(1)
         for ratio in found:

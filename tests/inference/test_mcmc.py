@@ -208,3 +208,25 @@ def test_a_vector_prior_is_followed() -> None:
     expected = dist.MultivariateNormal(torch.zeros(2).double(), covariance.double()).log_prob(values["locs"]).sum()
     others = sum(prior.log_prob(values[name]).sum() for name, prior in potential.priors.items() if name != "locs")
     torch.testing.assert_close(potential.log_prior(values), expected + others, rtol=1e-5, atol=1e-5)
+
+
+def test_weights_of_distant_components_have_their_beta_posterior() -> None:
+    """Where every row's component is certain, counts are all that weights learn from, and the Dirichlet prior is conjugate."""
+    structure = MixtureStructure(2, 1, 2, family="gaussian")
+    fixed = {
+        "locs": torch.tensor([[-9.0, 9.0], [-9.0, 9.0]]).reshape(2, 2, 1),
+        "scales": torch.ones(2, 2, 1),
+        "copula": torch.linalg.cholesky(torch.tensor([[[1.0, 0.5], [0.5, 1.0]]])),
+    }
+    values = fixed | {"weights": torch.tensor([0.2, 0.8])}
+    torch.manual_seed(5)
+    with torch.no_grad():
+        z = structure.build(values).rsample((60,))
+    first = int((z[:, 0, 0] < 0).sum())
+    potential = held(structure, "weights", fixed, z, dist.Dirichlet(torch.tensor([3.0, 3.0])))
+    found = sample_chains(potential, values, chains=2, warmup=30, draws=150, seed=4)
+    w = found.values["weights"][..., 0]
+    exact = torch.distributions.Beta(first + 3.0, 60 - first + 3.0)
+    assert float((w.mean() - exact.mean).abs()) < 4.5 * float(standard_error(w))
+    squares = (w - exact.mean) ** 2
+    assert float((squares.mean() - exact.variance).abs()) < 4.5 * float(standard_error(squares))

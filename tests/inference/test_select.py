@@ -1,7 +1,9 @@
 """Leave-one-subject-out around the maximum, and the search over families and numbers of components."""
 
 import dataclasses
+from typing import Any
 
+import pyro.distributions as dist
 import pytest
 import torch
 
@@ -11,9 +13,12 @@ from cm2pyro.distributions import CopulaMixture, make_copula
 from cm2pyro.distributions.structure import MixtureStructure
 from cm2pyro.errors import ConfigError, DataError
 from cm2pyro.inference import leave_out as leaving
-from cm2pyro.inference.leave_out import Sites, leave_out
+from cm2pyro.inference import select as selecting
+from cm2pyro.inference.free_sites import Sites
+from cm2pyro.inference.leave_out import LeftOut, leave_out
 from cm2pyro.inference.maximise import maximise
-from cm2pyro.inference.select import _split, candidate_structures, select
+from cm2pyro.inference.search import split
+from cm2pyro.inference.select import candidate_structures, select
 from cm2pyro.inference.start import start_values
 from cm2pyro.models.priors import site_priors
 
@@ -74,7 +79,7 @@ def test_differences_agree_with_folds(monkeypatch: pytest.MonkeyPatch) -> None:
         assert found.refits <= 3
         elpd["jackknife"][family] = found.elpd
         with monkeypatch.context() as patch:
-            patch.setattr(leaving, "_MOST_PARAMETERS", 8)
+            patch.setattr(leaving, "MOST_PARAMETERS", 8)
             folded = leave_out(structure, priors, values, z, observed, subjects, folds=10)
         assert folded.refits == 300
         elpd["folds"][family] = folded.elpd
@@ -150,6 +155,35 @@ def test_family_and_components_are_found_with_modalities_missing() -> None:
     assert (table["difference"].diff().dropna() <= 0).all()
 
 
+def test_priors_from_python_count_but_the_copulas_own() -> None:
+    z = latents("gaussian", 120, K=1)
+    arguments = (MixtureStructure(2, 1, 1), z, everything(z), ["gaussian", "clayton"], [1])
+    plain = select(*arguments)
+    # Data pull a location with precision 120 (1 sd each), this prior to 3, from 0 and from 5, with 10,000.
+    for candidate in select(*arguments, given={"locs": lambda shape: dist.Normal(3.0, 0.01).expand(shape)}):
+        assert float((candidate.fit.values["locs"] - 3).abs().max()) < 0.1
+    for before, after in zip(plain, select(*arguments, given={"copula": dist.LKJCholesky(2, torch.tensor(50.0))}), strict=True):
+        torch.testing.assert_close(after.fit.elpd, before.fit.elpd, rtol=0, atol=1e-6)
+    with pytest.raises(ConfigError, match=r"priors\.locs: shape \(2, 2, 1\) does not expand"):
+        select(*arguments, given={"locs": dist.Normal(torch.zeros(2, 2, 1), 1.0)})
+
+
+def test_folds_for_one_family_are_folds_for_all_of_its_k(monkeypatch: pytest.MonkeyPatch) -> None:
+    def forced(structure: MixtureStructure, *given: Any) -> LeftOut:
+        return leave_out(structure, *given[:-1], given[-1] or (structure.family == "frank" and structure.components == 1))
+
+    monkeypatch.setattr(selecting, "leave_out", forced)
+    z, said = latents("gaussian", 120, K=1), []
+    found = select(
+        MixtureStructure(2, 1, 1), z, everything(z), ["gaussian", "frank"], [1, 2], restarts=1, report=lambda c, s: said.append(c.family)
+    )
+    assert [(c.family, c.components, c.fit.in_folds) for c in found] == [
+        ("gaussian", 1, True), ("frank", 1, True), ("gaussian", 2, False), ("frank", 2, False),
+    ]  # fmt: skip
+    assert said == ["gaussian", "frank", "gaussian", "gaussian", "frank"]
+    assert found[0].fit.refits == 120
+
+
 def test_rows_of_a_subject_count_once() -> None:
     z = latents("gaussian", 120, K=1).repeat(2, 1, 1)
     once, twice = (
@@ -167,13 +201,13 @@ def test_splitting_keeps_the_weight_of_what_is_split(coupling: str) -> None:
     torch.manual_seed(0)
     values = {name: prior.sample() for name, prior in site_priors(old, Priors()).items()}
     new = dataclasses.replace(old, components=3)
-    split = _split(new, values)
-    assert float(split["weights"].sum()) == pytest.approx(1)
+    more = split(new, values)
+    assert float(more["weights"].sum()) == pytest.approx(1)
     for m in range(2):
-        before, after = old.build(values).marginal_log_weights(m).exp(), new.build(split).marginal_log_weights(m).exp()
+        before, after = old.build(values).marginal_log_weights(m).exp(), new.build(more).marginal_log_weights(m).exp()
         h = int(before.argmax())
         assert float(after[h] + after[2]) == pytest.approx(float(before[h]), abs=1e-6)
-        assert float((split["locs"][m, h] - split["locs"][m, 2]).abs()) == pytest.approx(float(values["scales"][m, h]), rel=1e-5)
+        assert float((more["locs"][m, h] - more["locs"][m, 2]).abs()) == pytest.approx(float(values["scales"][m, h]), rel=1e-5)
 
 
 def test_what_cannot_be_selected_from() -> None:

@@ -1,5 +1,6 @@
 """`fit.settle`: at the end the mixture describes the latents as the encoders have left them."""
 
+import functools
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,12 @@ import torch
 from cm2pyro.api import CM2
 from cm2pyro.config import Config
 from cm2pyro.data.manifest import read_manifest
+from cm2pyro.diagnostics.khat import log_ratios
 from cm2pyro.errors import ConfigError
-from cm2pyro.inference import monitor
+from cm2pyro.inference import fit, monitor
+from cm2pyro.inference.frozen import frozen_potential
+from cm2pyro.inference.mcmc import approximation
+from cm2pyro.inference.refit_guide import refit_guide
 from cm2pyro.models import check_model
 
 NAMES = ("a", "b")
@@ -64,8 +69,56 @@ def test_a_standard_prior_has_nothing_to_settle() -> None:
     assert float(settled.mixture().locs.abs().max()) == 0
 
 
+@pytest.mark.parametrize("guide", ["normal", "lowrank", "fullrank", "flow"])
+def test_a_guide_with_a_spread_moves_to_the_posterior_given_the_latents(
+    guide: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fit, "refit_guide", functools.partial(refit_guide, steps=5))
+    own = {"guide": {"globals": guide}, "priors": {"head": {"dist": "Normal", "loc": 0, "scale": 1}}}
+    # As long as the encoders learn, the global sites are points: so nothing else differs from a fit of points.
+    plain = CM2.from_config(config(**own | {"guide": {"globals": "delta"}})).fit(frame())
+    settled = CM2.from_config(config(**own, fit={"settle": True})).fit(frame(), out=tmp_path / "run")
+    assert settled.program.settled
+    assert settled.program.random
+    for name, tensor in plain.program.state_dict().items():
+        if not name.startswith(("guide.globals.", "guide.head.")):
+            torch.testing.assert_close(settled.program.state_dict()[name], tensor, rtol=0, atol=0)
+    # Learned beside the encoders, a guide is further from the posterior given where they end.
+    beside = CM2.from_config(config(**own)).fit(frame())
+    reached = {}
+    for key, model in (("beside", beside), ("settled", settled)):
+        dataset = model.preparation.transform(read_manifest(frame()), labels=True)
+        potential = frozen_potential(model.program, dataset, model.config.fit.seed)
+        mode = float(-potential(approximation(potential, potential.unconstrain(model.program.values()))[0]))
+        reached[key] = float(torch.stack(log_ratios(model.program.global_guides, potential, 20, 0)).mean()) - mode
+    assert reached["settled"] > reached["beside"]
+    again = CM2.load(tmp_path / "run").program
+    for name, value in settled.program.values().items():
+        torch.testing.assert_close(again.values()[name], value)
+
+
+def test_a_run_that_was_cut_before_has_points_and_goes_on_to_the_same_posterior(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fit, "refit_guide", functools.partial(refit_guide, steps=2))
+    own = config(guide={"globals": "flow"}, fit={"settle": True})
+    whole = CM2.from_config(own).fit(frame(), out=tmp_path / "whole")
+
+    def cut(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(fit, "frozen_potential", cut)
+        with pytest.raises(KeyboardInterrupt):
+            CM2.from_config(own).fit(frame(), out=tmp_path / "cut")
+    assert not CM2.load(tmp_path / "cut").program.random
+    again = CM2.from_config(own).fit(frame(), out=tmp_path / "cut", resume=True)
+    for name, tensor in whole.program.state_dict().items():
+        torch.testing.assert_close(again.program.state_dict()[name], tensor, rtol=0, atol=0)
+
+
 def test_what_it_does_not_go_with_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"fit.settle: True gives point estimates, guide.globals is normal; set guide.globals to delta"):
-        Config.from_dict(config(fit={"settle": True}, guide={"globals": "normal"}))
+    with pytest.raises(
+        ConfigError, match=r"fit.settle with guide.globals normal needs guide.missing conditional, found marginal; set it, or fit"
+    ):
+        Config.from_dict(config(fit={"settle": True}, guide={"globals": "normal", "missing": "marginal"}))
     with pytest.raises(ConfigError, match=r"fit.settle: found True, the selection model needs False"):
         check_model(Config.from_dict(config(fit={"settle": True}, missingness={"model": "selection"})))

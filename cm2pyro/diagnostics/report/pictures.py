@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy.spatial import cKDTree
 
-from cm2pyro.diagnostics.plots import BLUE, GREY, ORANGE, plain
+from cm2pyro.diagnostics.plots import BLUE, GREY, ORANGE, plain, words_as_they_are
 from cm2pyro.diagnostics.report.parts import Picture
 
 Array = NDArray[np.float64]
@@ -59,6 +59,7 @@ def panel(alt: str, label: str = "", size: tuple[float, float] = (4.4, 3.4)) -> 
     yield drawn
     for axes in drawn.figure.axes:
         axes.tick_params(labelsize=9)
+    words_as_they_are(drawn.figure)
     raw = io.BytesIO()
     FigureCanvasAgg(drawn.figure).print_png(raw)
     small = io.BytesIO()

@@ -40,7 +40,7 @@ def section(groups: Groups, k: KHat | None, divergences: list[int] | None, tempe
         parts.append(f"{against}, {k.verdict} (good below 0.5, usable below 0.7).")
         if k.k >= BAD:
             findings.append(
-                Finding(f"k-hat {k.k:.2f}: the guide of the global sites misses part of their posterior; try lowrank, flow or nuts")
+                Finding(f"k-hat {k.k:.2f}: the guide of the global sites misses part of their posterior; try nuts (or fit.settle, if off)")
             )
     if tempered:
         findings.append(

@@ -216,6 +216,10 @@ class Copula(TorchDistribution):
             drawn.append(value)
         return torch.stack(drawn, -1).to(s.dtype)
 
+    def _draw(self, s: Tensor, observed: Tensor, noise: Tensor) -> Tensor | None:
+        """All rows at once, whatever their patterns: s and noise (..., M), observed broadcastable; None: pattern by pattern instead."""
+        return None
+
     def _next(self, given: tuple[int, ...], s: Tensor, m: int, noise: Tensor) -> Tensor:
         """Solve F(s_m | s_given) = Phi(noise): s (..., k) and noise (...,) float64 -> (...,)."""
         every = self
@@ -274,6 +278,9 @@ class ConditionalCopula(TorchDistribution):
         copula, M = self.copula, self.copula.modalities
         if noise is None:
             noise = torch.randn(shape, dtype=self.s.dtype, device=self.s.device)
+        drawn_at_once = copula._draw(self.s.expand(shape), self.observed, noise.expand(shape))
+        if drawn_at_once is not None:
+            return drawn_at_once
         groups = Groups(self.observed, shape[:-1], len(copula.batch_shape))
         parts = []
         for p, given in enumerate(groups.patterns):

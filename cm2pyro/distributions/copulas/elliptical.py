@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from cm2pyro.distributions.copulas.base import MAX_TAU, Copula, Shape
+from cm2pyro.distributions.special import cholesky
 from cm2pyro.errors import ConfigError
 
 MAX_CORRELATION = math.sin(math.pi / 2 * MAX_TAU)
@@ -58,7 +59,7 @@ class EllipticalCopula(Copula):
         if tuple(coordinates) == tuple(range(self.modalities)):
             return self
         index = list(coordinates)
-        return self._with(torch.linalg.cholesky(self.correlation[..., index, :][..., index]))
+        return self._with(cholesky(self.correlation[..., index, :][..., index]))
 
     def select(self, index: int | Tensor) -> Self:
         return self._with(self.scale_tril[index], index) if self.batch_shape else self
@@ -82,7 +83,7 @@ class EllipticalCopula(Copula):
         if not b:
             return R.new_zeros(*R.shape[:-2], len(a), 0), within
         cross = R[..., a, :][..., b]
-        coefficients = torch.cholesky_solve(cross.mT, torch.linalg.cholesky(R[..., b, :][..., b])).mT
+        coefficients = torch.cholesky_solve(cross.mT, cholesky(R[..., b, :][..., b])).mT
         return coefficients, within - coefficients @ cross.mT
 
     @classmethod
@@ -135,7 +136,7 @@ class EllipticalCopula(Copula):
     @staticmethod
     def _shrunk(value: Tensor) -> Tensor:
         """Shrunk towards the identity, |R_ij| <= MAX_CORRELATION for every pair and R is positive definite, with a gradient everywhere."""
-        return torch.linalg.cholesky(MAX_CORRELATION * (value @ value.mT) + (1 - MAX_CORRELATION) * identity_like(value))
+        return cholesky(MAX_CORRELATION * (value @ value.mT) + (1 - MAX_CORRELATION) * identity_like(value))
 
     @classmethod
     def sites_from_tau(cls, tau: Tensor) -> dict[str, Tensor]:
@@ -146,7 +147,7 @@ class EllipticalCopula(Copula):
         sd = R.diagonal(dim1=-2, dim2=-1).sqrt()
         R = R / (sd[..., :, None] * sd[..., None, :])
         # The inverse of `_shrunk`.
-        return {"": torch.linalg.cholesky((R - (1 - MAX_CORRELATION) * eye) / MAX_CORRELATION)}
+        return {"": cholesky((R - (1 - MAX_CORRELATION) * eye) / MAX_CORRELATION)}
 
 
 def identity_like(matrix: Tensor) -> Tensor:

@@ -8,10 +8,13 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
+from cm2pyro.distributions import special
 from cm2pyro.distributions.copulas.elliptical import EllipticalCopula, identity_like
-from cm2pyro.distributions.special import log_ndtr
+from cm2pyro.distributions.copulas.patterns import distinct
+from cm2pyro.distributions.special import cholesky, log_ndtr
 
-_SMALL = 1 << 19  # numbers; beyond it the arithmetic outweighs the overhead
+_SMALL = 1 << 16  # numbers a pattern; beyond it the arithmetic outweighs the overhead of taking patterns one by one
+_SMALL_ELSEWHERE = 1 << 26  # on an accelerator, where asking how many rows have a pattern waits for it; 256 MiB
 
 
 class GaussianCopula(EllipticalCopula):
@@ -40,26 +43,44 @@ class GaussianCopula(EllipticalCopula):
             return super().log_prob_of(s, observed)
         # A minibatch: pattern by pattern, the many small operations would take longer than the arithmetic. All rows at once, each
         # with the factor of its pattern, in which missing coordinates stand apart with variance 1 and value 0.
-        inner = observed.dim() - 1 - len(self.batch_shape)
-        rows = observed.reshape(*observed.shape[:inner], observed.shape[-1])
         values = torch.where(observed, torch.stack(torch.broadcast_tensors(*s), -1), s[0].new_zeros(()))
         if self._validate_args and bool(torch.isnan(values.detach()).any()):
             raise ValueError("log_prob: NaN in an observed coordinate")
-        bits = 2 ** torch.arange(self.modalities, device=observed.device)
-        codes, which = torch.unique((rows.long() * bits).sum(-1), return_inverse=True)
-        there = (codes[:, None] & bits) > 0  # (P, M)
-        there = there.reshape(len(codes), *[1] * len(self.batch_shape), self.modalities)
+        there, which = self._patterns(observed)
         R = torch.where(there[..., :, None] & there[..., None, :], self.correlation, identity_like(self.scale_tril))
-        white, half_log_det = self._with(torch.linalg.cholesky(R))._whiten()
+        white, half_log_det = self._with(cholesky(R))._whiten()
         z = (white[which] * values[..., None, :]).sum(-1)
         return -half_log_det[which] - 0.5 * ((z - values) * (z + values)).sum(-1)
+
+    def _draw(self, s: Tensor, observed: Tensor, noise: Tensor) -> Tensor | None:
+        # As in `log_prob_of`: one regression a pattern, whose factors have zeros where a coordinate takes no part.
+        if not self._small(noise.unbind(-1), observed):
+            return None
+        there, which = self._patterns(observed)
+        row, column = there[..., :, None], there[..., None, :]
+        R, zero = self.correlation, self.scale_tril.new_zeros(())
+        within = torch.where(row & column, R, identity_like(self.scale_tril))
+        cross = torch.where(~row & column, R, zero)  # of missing coordinates with observed ones
+        coefficients = torch.cholesky_solve(cross.mT, cholesky(within)).mT
+        residual = torch.where(~row & ~column, R, identity_like(self.scale_tril)) - coefficients @ cross.mT
+        loc = (coefficients[which] * s[..., None, :]).sum(-1)
+        drawn = loc + (cholesky(residual)[which] * noise[..., None, :]).sum(-1)
+        return torch.where(observed, s, drawn)
+
+    def _patterns(self, observed: Tensor) -> tuple[Tensor, Tensor]:
+        """The patterns, (P, 1 for each batch dimension, M), and which of them each row has."""
+        inner = observed.dim() - 1 - len(self.batch_shape)
+        there, which = distinct(observed.reshape(*observed.shape[:inner], observed.shape[-1]))
+        return there.reshape(len(there), *[1] * len(self.batch_shape), self.modalities), which
 
     def _small(self, s: Sequence[Tensor], observed: Tensor) -> bool:
         """Whether the patterns vary over rows alone, and (..., M, M) of all values is small."""
         inner = observed.dim() - 1 - len(self.batch_shape)
         lead = torch.broadcast_shapes(s[0].shape, observed.shape[:-1], self.batch_shape)
         apart = inner >= 0 and all(size == 1 for size in observed.shape[inner:-1])
-        return apart and math.prod(lead) * self.modalities**2 <= _SMALL
+        patterns = min(2**self.modalities, math.prod(observed.shape[:inner])) if apart else 0
+        most = _SMALL_ELSEWHERE if special.waits(observed.device) else min(_SMALL * patterns, _SMALL_ELSEWHERE)
+        return apart and math.prod(lead) * self.modalities**2 <= most
 
     def _log_density(self, s: Sequence[Tensor]) -> Tensor:
         white, half_log_det = self._whiten()
@@ -69,7 +90,7 @@ class GaussianCopula(EllipticalCopula):
         others = tuple(m for m in range(self.modalities) if m not in given)
         coefficients, residual = self._regression(given, others)
         loc = torch.einsum("...ij,...j->...i", coefficients, s)
-        return loc + torch.einsum("...ij,...j->...i", torch.linalg.cholesky(residual), noise)
+        return loc + torch.einsum("...ij,...j->...i", cholesky(residual), noise)
 
     def _log_conditional(self, given: tuple[int, ...], s: Tensor, m: int, value: Tensor) -> tuple[Tensor, Tensor]:
         coefficients, residual = self._regression(given, (m,))

@@ -29,6 +29,14 @@ class IndependenceCopula(Copula):
     def _log_conditional(self, given: tuple[int, ...], s: Tensor, m: int, value: Tensor) -> tuple[Tensor, Tensor]:
         return log_ndtr(value.double()), log_ndtr(-value.double())
 
+    def log_prob_of(self, s: Sequence[Tensor], observed: Tensor | None = None) -> Tensor:
+        if observed is None or self._validate_args:
+            return super().log_prob_of(s, observed)
+        return s[0].new_zeros(torch.broadcast_shapes(s[0].shape, observed.shape[:-1]))
+
+    def _draw(self, s: Tensor, observed: Tensor, noise: Tensor) -> Tensor:
+        return torch.where(observed, s, noise)
+
     def _complete(self, given: tuple[int, ...], s: Tensor, noise: Tensor) -> Tensor:
         return noise
 

@@ -1,6 +1,7 @@
 """Copulas whose parameters are global sites of the model."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import pyro.distributions as dist
 import torch
@@ -79,8 +80,7 @@ class LearnedCopula:
     def build(self, values: dict[str, Tensor], like: Tensor) -> Copula:
         """The copula for values of its sites; `like` gives dtype and device where it has none."""
         members = []
-        for prefix, cls in self._members().items():
-            names = {suffix: sites.copula(prefix, suffix) for suffix in cls.site_priors(self.modalities, self.batch_shape)}
+        for cls, names in _sites_of(self):
             members.append(cls.from_sites({suffix: values[name] for suffix, name in names.items()}, self.modalities, like))
         if len(members) == 1:
             return members[0]
@@ -95,3 +95,12 @@ class LearnedCopula:
         if self.families and self.modalities > 1:
             found[sites.copula("weights")] = tau.new_full((len(self.families),), 1 / len(self.families))
         return found
+
+
+@lru_cache(maxsize=64)  # asked for at every step; priors are made to learn their names
+def _sites_of(learned: LearnedCopula) -> list[tuple[type[Copula], dict[str, str]]]:
+    """Of each member its class, and suffix -> site."""
+    shape = learned.modalities, learned.batch_shape
+    return [
+        (cls, {suffix: sites.copula(prefix, suffix) for suffix in cls.site_priors(*shape)}) for prefix, cls in learned._members().items()
+    ]

@@ -5,6 +5,26 @@ import math
 import torch
 from torch import Tensor
 
+from cm2pyro.distributions import special
+
+
+def distinct(observed: Tensor) -> tuple[Tensor, Tensor]:
+    """Patterns (P, M) bool among rows (..., M), and which of them each row has, (...,) long; M <= 62.
+
+    How many there are is known after waiting for the device. So elsewhere than on a CPU the patterns are all 2^M that there can be,
+    or one a row where rows are fewer.
+    """
+    M, device = observed.shape[-1], observed.device
+    bits = 2 ** torch.arange(M, device=device)
+    codes = (observed.long() * bits).sum(-1)
+    if not special.waits(device):
+        found, which = torch.unique(codes, return_inverse=True)
+    elif codes.numel() >= 2**M:
+        found, which = torch.arange(2**M, device=device), codes
+    else:
+        found, which = codes.reshape(-1), torch.arange(codes.numel(), device=device).reshape(codes.shape)
+    return (found[:, None] & bits) > 0, which
+
 
 class Groups:
     """Rows grouped by pattern.
@@ -32,9 +52,13 @@ class Groups:
         rows = observed.reshape(*observed.shape[: self.split], M).expand(*self.rows_shape, M).reshape(-1, M)
         # One code per pattern; M <= 62.
         bits = 2 ** torch.arange(M, device=observed.device)
-        codes, which = torch.unique((rows.long() * bits).sum(-1), return_inverse=True)
-        self.patterns = [tuple(m for m in range(M) if code >> m & 1) for code in codes.tolist()]
-        self.rows = [torch.nonzero(which == p)[:, 0] for p in range(len(codes))] if len(codes) > 1 else [None] * len(codes)
+        codes, which, counts = torch.unique((rows.long() * bits).sum(-1), return_inverse=True, return_counts=True)
+        # Read at once, and the rows found by sorting: a device is waited for twice, however many patterns there are.
+        found, sizes = torch.stack([codes, counts]).tolist()
+        self.patterns = [tuple(m for m in range(M) if code >> m & 1) for code in found]
+        self.rows: list[Tensor | None] = [None] * len(found)
+        if len(found) > 1:
+            self.rows = list(torch.argsort(which, stable=True).split(sizes))
         self.dimension: list[Tensor | None] = [None] * len(codes)
         if by_element and batch_dims:
             index = torch.arange(lead[-1], device=observed.device).expand(lead).reshape(-1)

@@ -12,6 +12,7 @@ from torch.distributions import constraints
 from cm2pyro.distributions import student
 from cm2pyro.distributions.copulas.elliptical import EllipticalCopula
 from cm2pyro.distributions.floored import Floored
+from cm2pyro.distributions.special import cholesky
 
 LEAST_DF = 2.0
 DEFAULT_DF = 4.0
@@ -67,7 +68,7 @@ class StudentTCopula(EllipticalCopula):
         wide = type(self)(self.scale_tril.double(), df, validate_args=False)
         coefficients, residual = wide._regression(given, (m,))
         p = 0.5 * ((q - most[..., None]).exp() - (-q - most[..., None]).exp())
-        tril = torch.linalg.cholesky(wide.correlation[..., list(given), :][..., list(given)])
+        tril = cholesky(wide.correlation[..., list(given), :][..., list(given)])
         white = torch.linalg.solve_triangular(tril, torch.eye(k, dtype=tril.dtype, device=tril.device), upper=False)
         form = (-2 * most).exp() + torch.einsum("...ij,...j->...i", white, p).square().sum(-1)
         loc = torch.einsum("...j,...j->...", coefficients[..., 0, :], p)

@@ -1,0 +1,1 @@
+"""Data sets larger than memory: a folder of Parquet shards, each a small manifest with its tables and files."""

@@ -1,0 +1,198 @@
+"""The index of a folder of shards, and one shard as a manifest."""
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any, TypeGuard
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from cm2pyro.data.manifest import Manifest, read_table
+from cm2pyro.errors import DataError
+from cm2pyro.registry import one_line
+
+INDEX, MANIFEST, FILES = "index.json", "manifest.parquet", "files.parquet"
+FORMAT = 1
+_AGAIN = "make the shards again with 'cm2pyro data shard'"
+_ROWS = 64  # files unpacked at once
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+(-[0-9]+)?(\.parquet)?$")]  # no separators: nothing outside the folder can be named
+Rows = NDArray[np.int64]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Stored(_Part):
+    """A file of a shard: its size, and the SHA-256 of its bytes."""
+
+    bytes: Annotated[int, Field(ge=0)]
+    sha256: str
+
+
+class Shard(_Part):
+    """Some rows, all of one split ('' where the manifest has none), with all that belongs to them."""
+
+    name: Name
+    split: str
+    rows: Annotated[int, Field(ge=1)]
+    files: dict[Name, Stored]
+
+
+class Index(_Part):
+    """What a folder of shards holds.
+
+    Attributes:
+        manifest: the file that it was made from. columns: of the manifest. tables: name in a config -> file in each shard.
+        packed: columns whose cells name files. subjects: how many.
+    """
+
+    format: int
+    manifest: str
+    rows: int
+    subjects: int
+    columns: list[str]
+    tables: dict[str, Name]
+    packed: list[str]
+    shards: Annotated[list[Shard], Field(min_length=1)]
+
+
+@dataclass(frozen=True)
+class Shards:
+    """A folder of shards, opened. Every file's checksum is compared when this process first reads it."""
+
+    folder: Path
+    index: Index
+    _verified: set[str] = field(default_factory=set, compare=False)
+
+    @classmethod
+    def open(cls, folder: str | Path) -> "Shards":
+        """Raises DataError: no index, one that is damaged or of another version."""
+        folder = Path(folder)
+        path = folder / INDEX
+        try:
+            raw = json.loads(path.read_text(encoding="utf-8"))
+            found = raw.get("format") if isinstance(raw, dict) else None
+            if found != FORMAT:
+                raise DataError(f"{path}: format {one_line(found)}, expected {FORMAT}; {_AGAIN}")
+            return cls(folder, Index.model_validate(raw))
+        except ValidationError as error:
+            fault = error.errors()[0]
+            raise DataError(f"{path}: {'.'.join(map(str, fault['loc']))}: {one_line(fault['msg'])}; {_AGAIN}") from error
+        except (OSError, ValueError, RecursionError) as error:
+            reason = one_line(getattr(error, "strerror", None) or error)
+            raise DataError(f"{path}: cannot be read ({reason}); expected the index of a folder of shards; {_AGAIN}") from error
+
+    @property
+    def name(self) -> str:
+        return str(self.folder)
+
+    def of(self, split: str | None) -> list[Shard]:
+        """The shards of a split; all for None."""
+        return [shard for shard in self.index.shards if split is None or shard.split == split]
+
+    def rows(self, split: str | None) -> int:
+        return sum(shard.rows for shard in self.of(split))
+
+    def frame(self, shard: Shard, columns: Sequence[str]) -> pd.DataFrame:
+        """These columns (n rows) of its manifest, as text; those that it lacks are left out."""
+        path = self._file(shard, MANIFEST)
+        return _parquet(path, lambda file: file.read([c for c in columns if c in self.index.columns]).to_pandas().astype(object))
+
+    @contextmanager
+    def manifest(self, shard: Shard, rows: Rows | None = None) -> Iterator[Manifest]:
+        """Its rows, or those at these positions; files that cells name are there for as long as the block runs."""
+        path = self._file(shard, MANIFEST)
+        made = Manifest(read_table(path), f"{self.folder / shard.name}", path.parent, self._tables(shard))
+        if len(made) != shard.rows:
+            raise DataError(f"{path}: {len(made)} rows, expected {shard.rows} as in {INDEX}; {_AGAIN}")
+        made = made if rows is None else made.take(rows)
+        if FILES not in shard.files:
+            yield made
+            return
+        wanted = {cell for column in self.index.packed if column in made.frame for cell in made.frame[column]}
+        with tempfile.TemporaryDirectory(prefix="cm2pyro-shard-") as place:
+            _unpack(self._file(shard, FILES), wanted, Path(place))
+            yield Manifest(made.frame, made.name, Path(place), made.tables)
+
+    def _tables(self, shard: Shard) -> dict[str, Path]:
+        return {table: self._file(shard, file) for table, file in self.index.tables.items()}
+
+    def verify(self) -> None:
+        """Compare every checksum. Raises DataError."""
+        for shard in self.index.shards:
+            for name in shard.files:
+                self._file(shard, name)
+
+    def _file(self, shard: Shard, name: str) -> Path:
+        path = self.folder / shard.name / name
+        stored = shard.files.get(name)
+        try:
+            if stored is None:
+                raise DataError(f"{path}: is not in {INDEX}; {_AGAIN}")
+            size = path.stat().st_size
+            if size != stored.bytes:
+                raise DataError(f"{path}: has {size} bytes, expected {stored.bytes} as in {INDEX}; it was cut or changed; {_AGAIN}")
+            if str(path) not in self._verified:
+                if checksum(path) != stored.sha256:
+                    raise DataError(f"{path}: its bytes are not those that {INDEX} tells of; it was changed; {_AGAIN}")
+                self._verified.add(str(path))
+        except OSError as error:
+            raise DataError(f"{path}: cannot be read ({error.strerror}); expected a file of the shard; {_AGAIN}") from error
+        return path
+
+
+def is_shards(source: Any) -> TypeGuard[str | Path]:
+    """Whether a data source names a folder of shards."""
+    try:
+        return isinstance(source, str | Path) and (Path(source) / INDEX).is_file()
+    except (OSError, ValueError):
+        return False
+
+
+def checksum(path: Path) -> str:
+    with path.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def _parquet(path: Path, read: Any) -> Any:
+    try:
+        with path.open("rb") as opened, pq.ParquetFile(opened) as file:
+            return read(file)
+    except DataError:
+        raise
+    except (pa.ArrowException, ArithmeticError, LookupError, MemoryError, OSError, TypeError, ValueError) as error:
+        reason = one_line(getattr(error, "strerror", None) or error)
+        raise DataError(f"{path}: cannot be read ({reason}); expected a Parquet file; {_AGAIN}") from error
+
+
+def _unpack(path: Path, wanted: Iterable[str], place: Path) -> None:
+    wanted = set(wanted)
+
+    def write(file: pq.ParquetFile) -> None:
+        for batch in file.iter_batches(_ROWS, columns=["path", "content"]):
+            for name, content in zip(batch.column(0), batch.column(1), strict=True):
+                cell = name.as_py()
+                if cell in wanted:
+                    _write(place, cell, content, path)
+
+    _parquet(path, write)
+
+
+def _write(place: Path, cell: str, content: pa.BinaryScalar, source: Path) -> None:
+    parts = PurePosixPath(cell)
+    if parts.is_absolute() or ".." in parts.parts:
+        raise DataError(f"{source}: path '{one_line(cell, 60)}' leaves the shard; expected a relative path inside it; {_AGAIN}")
+    target = place / parts
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_bytes(content.as_buffer())

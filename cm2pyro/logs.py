@@ -1,0 +1,89 @@
+"""The log of a run: one JSON object a line, under the standard library's logger `cm2pyro`.
+
+Events hold numbers and names of config keys, modalities, sites and parameters. No identifier of a sample or subject, no text, no cell and
+no path of a data file is passed in; nor are messages about data files, since they quote them.
+"""
+
+import json
+import logging
+import math
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from cm2pyro.errors import CM2Error, DataError
+
+FILE = "log.jsonl"
+logger = logging.getLogger("cm2pyro")
+logger.addHandler(logging.NullHandler())  # nothing is shown unless the program that uses us asks for it
+
+
+def event(name: str, level: int = logging.INFO, **fields: Any) -> None:
+    """Log an event with fields that JSON can hold."""
+    logger.log(level, name, extra={"fields": plain(fields)})
+
+
+def failure(error: BaseException) -> None:
+    """Log why a fit ended early: the kind of error, and its message unless it may quote data."""
+    ours = isinstance(error, CM2Error) and not isinstance(error, DataError)
+    event("error", logging.ERROR, kind=type(error).__name__, message=" ".join(str(error).split()) if ours else None)
+
+
+def plain(value: Any) -> Any:
+    """The same with None for numbers that JSON has no word for: NaN and infinity."""
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+class _Lines(logging.Handler):
+    """Appends events to a file. A full disk costs the log, never the fit."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(logging.INFO)
+        self.path, self.thread = path, threading.get_ident()
+        _cut(path)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        fields = getattr(record, "fields", None)
+        if fields is None or record.thread != self.thread:  # another fit's, in another thread of this process
+            return
+        time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+        line = {"time": time, "level": record.levelname.lower(), "event": record.getMessage(), **fields}
+        try:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
+        except OSError:
+            return
+
+
+def _cut(path: Path) -> None:
+    """Drop the start of a line that a killed process left."""
+    try:
+        text = path.read_bytes() if path.is_file() else b""
+        if text and not text.endswith(b"\n"):
+            path.write_bytes(text[: text.rfind(b"\n") + 1])
+    except OSError:
+        return
+
+
+@contextmanager
+def into(folder: Path) -> Iterator[None]:
+    """Append this thread's events to FOLDER/log.jsonl, for as long as the block runs."""
+    handler, level = _Lines(folder / FILE), logger.level
+    logger.addHandler(handler)
+    if logger.getEffectiveLevel() > logging.INFO:
+        logger.setLevel(logging.INFO)
+    try:
+        yield
+    except BaseException as error:
+        failure(error)
+        raise
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
