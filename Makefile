@@ -35,7 +35,7 @@ demo: $(VENV)/.base
 	@echo "picture:      $(DEMO)/reliability.png   (reliability, and accuracy by missingness pattern)"
 
 test: $(VENV)/.test
-	$(BIN)/python -m pytest -n auto --dist loadscope
+	$(BIN)/python -m pytest -n auto --dist loadscope --max-worker-restart 0
 
 check: $(VENV)/.check
 	$(BIN)/ruff format --check .

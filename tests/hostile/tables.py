@@ -1,5 +1,6 @@
 """Series as files, and tables for all samples."""
 
+import base64
 from pathlib import Path
 
 import pandas as pd
@@ -193,6 +194,21 @@ store.add(
     "expected at most",
     bomb=True,
 )
+
+# Two small tables of which one byte was changed: to ask what their columns hold ends the process (Arrow 26).
+FLAT = (
+    "UEFSMRUAFRYVFiwVAhUAFQYVBhwAAAACAAAAAgEBAAAAYRUAFRwVHCwVAhUAFQYVBhwAAAACAAAAAgEAAAAAAAD4PxUEGTw1ABgGc2NoZW1hFQQAFQwlEhgJc2FtcGxlX2lkJQBM"
+    "HAAAABUKJQIYAXgAFgIZHBksJgAcFQwZJQYAGRgJc2FtcGxlX2lkFQAWAhY8FjwmCEkcFQAVABUCADwWAhkGGSYAAgAAACYAHBUKGSUGABkYAXgVABYCFkIWQiZESRwVABUAFQIA"
+    "PCkGGSYAAgAAABZ+FgImCBZ+ACggcGFycXVldC1jcHAtYXJyb3cgdmVyc2lvbiAyNi4wLjEZLBwAABwAAADHAAAAUEFSMQ=="
+)
+LISTS = (
+    "UEFSMRUAFRYVFiwVAhUAFQYVBhwAAAACAAAAAgEBAAAAYRUAFTgVOCwVBBUAFQYVBhwAAAACAAAAAwICAAAABAMAAAAAAAD4PwAAAAAAAARAFQQZXDUAGAZzY2hlbWEVBAAVDCUC"
+    "GAlzYW1wbGVfaWQlAEwcAAAANVgYAXgVAhUGTDwAAAA1BBgEbGlzdBUCABUKJQIYB2VsZW1lbnQAFgIZHBksJgAcFQwZJQYAGRgJc2FtcGxlX2lkFQAWAhY8FjwmCEkcFQAVABUC"
+    "ADwWAhkGGSYAAgAAACYAHBUKGSUGABk4AXgEbGlzdAdlbGVtZW50FQAWBBZeFl4mREkcFQAVABUCADwpJgICGUYAAAAEAAAAFpoBFgImCBaaAQAoIHBhcnF1ZXQtY3BwLWFycm93"
+    "IHZlcnNpb24gMjYuMC4xGSwcAAAcAAAA+QAAAFBBUjE="
+)
+for what, bytes_ in (("a column described badly", FLAT), ("a column of lists described badly", LISTS)):
+    store.add(what, put("labs.parquet", base64.b64decode(bytes_)), "Parquet")
 
 # --- columns of the manifest ---------------------------------------------------------------------------------------------
 
