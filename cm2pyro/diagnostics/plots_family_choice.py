@@ -71,4 +71,5 @@ def elpd_by_family(found: FamilyChoice, path: str | Path, title: str) -> None:
         for axes in (by_k, near):
             axes.grid(alpha=0.25)
             plain(axes)
-        panels[0].legend(*by_k.get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=9, frameon=False)
+        narrow = {"ncols": 4, "columnspacing": 1.0, "handlelength": 1.2, "handletextpad": 0.4}
+        panels[0].legend(*by_k.get_legend_handles_labels(), loc="outside lower center", fontsize=9, frameon=False, **narrow)
