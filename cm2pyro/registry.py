@@ -12,6 +12,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, cr
 
 from cm2pyro.errors import ConfigError
 
+__all__ = ["Registry", "describe", "nearest", "not_a_switch", "one_line", "refuse_values"]
+
 Entry = TypeVar("Entry", bound=Callable[..., Any])
 
 
