@@ -44,4 +44,4 @@ class TCN(Encoder):
         return (x * measured).sum(-1) / measured.sum(-1).clamp_min(1)
 
     def first_layers(self) -> list[nn.Parameter]:
-        return [self.inlet.weight]  # for fit.l1
+        return [p for p in self.inlet.parameters() if p.dim() > 1]  # for fit.l1
