@@ -1,12 +1,16 @@
 """The site made of this folder: `make docs`. Nothing is fetched while it is built."""
 
 import re
+import sys
+from pathlib import Path
 
 from pygments.lexers.special import TextLexer
 from sphinx.application import Sphinx
 from sphinx.highlighting import lexers
 
-from cm2pyro import __version__
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # these sources, wherever the package is installed from
+
+from cm2pyro import __version__  # noqa: E402
 
 project = "cm2pyro"
 author = "the cm2pyro contributors"
@@ -19,6 +23,7 @@ html_theme = "furo"
 html_title = f"cm2pyro {release}"
 html_show_sphinx = False
 html_copy_source = False
+smartquotes = False  # --option is no dash
 
 myst_enable_extensions = ["colon_fence", "dollarmath"]
 myst_heading_anchors = 3
