@@ -10,7 +10,7 @@ from sphinx.highlighting import lexers
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # these sources, wherever the package is installed from
 
-from cm2pyro import __version__  # noqa: E402
+from cm2pyro import __version__
 
 project = "cm2pyro"
 author = "the cm2pyro contributors"
