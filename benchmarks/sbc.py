@@ -152,12 +152,12 @@ def run(out: Path, locs: str, simulations: int, first: int, methods: str) -> Non
     chosen = methods.split(",")
     if unknown := [name for name in chosen if name not in METHODS]:
         raise click.UsageError(f"--methods: unknown {unknown[0]!r}; expected some of {', '.join(METHODS)}")
-    torch.set_num_threads(1)
-    torch.set_default_dtype(torch.float64)
     before = [json.loads(line) for line in out.read_text().splitlines()] if out.exists() else []
     if other := {record["locs"] for record in before} - {locs}:
         raise click.UsageError(f"--out: {out} has simulations with --locs {other.pop()}; name another file")
     done = {record["seed"] for record in before}
+    torch.set_num_threads(1)
+    torch.set_default_dtype(torch.float64)
     potential = Compiled(priors(locs))
     for seed in range(first, first + simulations):
         if seed not in done:

@@ -1,6 +1,7 @@
 """Shared by all tests."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 # Workers of the suite share the cores; small tensors gain nothing from a second thread. Before anything with threads is imported, and
@@ -13,6 +14,15 @@ import torch
 torch.set_num_threads(1)
 
 ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(autouse=True)
+def _dtype_kept() -> Iterator[None]:
+    """The test that leaves another default behind fails, and not those which come after it in the same worker."""
+    yield
+    left = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    assert left == torch.float32
 
 
 @pytest.fixture(scope="session")

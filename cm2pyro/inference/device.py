@@ -2,9 +2,12 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from typing import Any
 
 import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from cm2pyro.config import Fit
 from cm2pyro.encoders import Encoder
@@ -50,7 +53,8 @@ def deterministic(on: bool) -> Iterator[None]:
     torch.use_deterministic_algorithms(True)
     cudnn.deterministic, cudnn.benchmark = True, False
     try:
-        yield
+        with RunningSums() if torch.cuda.is_available() else nullcontext():
+            yield
     except RuntimeError as error:
         if "deterministic" not in str(error) or isinstance(error, torch.OutOfMemoryError):
             raise
@@ -62,6 +66,37 @@ def deterministic(on: bool) -> Iterator[None]:
         cudnn.deterministic, cudnn.benchmark = flags
         if given is None:
             os.environ.pop(_WORKSPACE, None)
+
+
+class RunningSums(TorchDispatchMode):
+    """Inside the block running sums of floating point numbers are products with a triangle.
+
+    Torch has no deterministic `cumsum` on CUDA. Components are drawn with one, and the derivative of `cumprod`, in the bijections to
+    simplexes and to factors of correlations, is another. A number that is not finite spreads to the entries before it.
+    """
+
+    @classmethod
+    def ignore_compile_internals(cls) -> bool:
+        return True  # else torch.compile would leave everything as it is
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.ops.aten.cumsum.default and not kwargs and args[0].is_floating_point():
+            return running_sum(args[0], args[1])
+        return func(*args, **(kwargs or {}))
+
+
+def running_sum(x: Tensor, dim: int, block: int = 256) -> Tensor:
+    """`x.cumsum(dim)` by triangles of `block` numbers, so that long sums take no more memory than their own."""
+    if x.dim() == 0 or x.numel() == 0:
+        return x.clone()
+    x = x.movedim(dim, -1)
+    n = x.shape[-1]
+    parts = torch.nn.functional.pad(x, (0, -n % block if n > block else 0)).unflatten(-1, (-1, min(n, block)))
+    sums = parts @ torch.ones(parts.shape[-1], parts.shape[-1], dtype=x.dtype, device=x.device).triu()
+    if parts.shape[-2] > 1:
+        ends = sums[..., -1]
+        sums = sums + (running_sum(ends, -1, block) - ends)[..., None]
+    return sums.flatten(-2)[..., :n].movedim(-1, dim)
 
 
 @contextmanager

@@ -26,6 +26,7 @@ _LOST = re.compile(r"connection (was )?(closed|reset|refused)|gloo|nccl|peer|bro
 _alone = False
 _store: dist.Store | None = None
 _begun = 0  # groups so far
+_speaks: bool | None = None  # whether this process says what ended all; None while nothing has
 
 
 def world() -> int:
@@ -60,8 +61,8 @@ def alone() -> Iterator[None]:
 @contextmanager
 def processes() -> Iterator[None]:
     """The process group that the environment describes, as torchrun sets it, while the block runs. Raises CM2Error if one of it ends."""
-    global _store, _begun
-    _begun += 1
+    global _store, _begun, _speaks
+    _begun, _speaks = _begun + 1, None
     local = int(os.environ.get("LOCAL_WORLD_SIZE", os.environ["WORLD_SIZE"]))
     own_cards = torch.cuda.is_available() and torch.cuda.device_count() >= local
     try:
@@ -72,8 +73,10 @@ def processes() -> Iterator[None]:
         backend = "cpu:gloo,cuda:nccl" if own_cards else "gloo"
         dist.init_process_group(backend, store=_store, rank=rank, world_size=size, timeout=_WAIT)
         yield
-    except (RuntimeError, ConnectionError) as error:
-        if isinstance(error, torch.OutOfMemoryError) or not _LOST.search(str(error)):
+    except Exception as error:
+        lost = isinstance(error, RuntimeError | ConnectionError) and not isinstance(error, torch.OutOfMemoryError | CM2Error)
+        if not (lost and _LOST.search(str(error))):
+            speaks_first()  # before the connections close, which the others would remark on
             raise
         raise CM2Error(
             "another process of this one has ended, or cannot be reached; its own message says why, if it could give one; "
@@ -85,13 +88,16 @@ def processes() -> Iterator[None]:
 
 
 def speaks_first() -> bool:
-    """Whether no other process has asked this before: an error that ends all is said once."""
+    """Whether no other process has asked this before: an error that ends all is said once. Always the same answer."""
+    global _speaks
     if _store is None:  # they do not know of each other yet, and all have found the same
         return os.environ.get("RANK", "0") == "0"
-    try:
-        return _store.add("said", 1) == 1
-    except RuntimeError:  # the process that keeps the store has ended
-        return True
+    if _speaks is None:
+        try:
+            _speaks = _store.add("said", 1) == 1
+        except RuntimeError:  # the process that keeps the store has ended
+            _speaks = True
+    return _speaks
 
 
 def card() -> int:

@@ -1,18 +1,20 @@
 """Where and how a fit runs: deterministic operations, compiled encoders, transfers."""
 
 import os
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from cm2pyro.api import CM2
 from cm2pyro.data import dataset
 from cm2pyro.errors import ConfigError
 from cm2pyro.inference import checkpoint
-from cm2pyro.inference.device import compile_encoders, compiling, deterministic
+from cm2pyro.inference.device import RunningSums, compile_encoders, compiling, deterministic, running_sum
 from cm2pyro.inference.program import Program
 from tests.inference.fits import last, settings, table
 from tests.inference.test_waiting import program, rows
@@ -81,6 +83,44 @@ def test_a_workspace_of_cublas_that_is_not_deterministic_is_refused(monkeypatch:
 
 
 # --- compiled encoders ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [(1,), (7,), (256,), (257,), (3, 70_000), (4, 600, 2), (0, 3), (3, 0)])
+@pytest.mark.parametrize("dim", [0, -1])
+def test_running_sums_by_triangles(shape: tuple[int, ...], dim: int) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(shape, dtype=torch.float64)
+    torch.testing.assert_close(running_sum(x, dim), x.cumsum(dim), rtol=0, atol=1e-9)
+
+
+class Sums(TorchDispatchMode):
+    """How many running sums of floating point numbers reach torch."""
+
+    found = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.found += func._schema.name.startswith("aten::cumsum") and args[0].is_floating_point()
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(
+    ("family", "of_globals"), [("gaussian", "delta"), ("student_t", "normal"), ("clayton", "normal"), ("gaussian", "flow")]
+)
+def test_a_step_without_torchs_running_sums_is_the_same_step(family: str, of_globals: str) -> None:
+    found, losses, gradients = [], [], []
+    for mode in (nullcontext(), RunningSums()):
+        made = program(family, guide={"globals": of_globals})
+        torch.manual_seed(1)
+        with Sums() as sums, mode:
+            loss = made.loss(rows())
+            loss.backward()
+        found.append(sums.found)
+        losses.append(loss.item())
+        gradients.append(torch.cat([p.grad.flatten() for p in made.parameters() if p.grad is not None]))
+    assert found[0] > 0
+    assert found[1] == 0
+    assert losses[1] == pytest.approx(losses[0], rel=1e-5)
+    torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-4, atol=1e-6)
 
 
 class Compiler:
