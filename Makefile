@@ -1,12 +1,12 @@
 # make demo   a fit on simulated patients, from nothing      make test   the whole test suite, from nothing
-# make check  format, lint, types, tests
+# make check  format, lint, types, docs, tests          make docs   the site, in docs/_build/html
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 DEMO := demo
 SAMPLES := 2000
 
-.PHONY: demo test check format clean
+.PHONY: demo test check docs format clean
 .DELETE_ON_ERROR:
 
 # One stamp per set of packages; a change of pyproject.toml installs again.
@@ -41,11 +41,16 @@ check: $(VENV)/.check
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy cm2pyro
+	$(MAKE) docs
 	$(MAKE) test
+
+docs: $(VENV)/.test
+	$(BIN)/sphinx-build -q -W --keep-going docs docs/_build/html
+	@echo "docs: docs/_build/html/index.html"
 
 format: $(VENV)/.check
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf $(DEMO) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(DEMO) docs/_build build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

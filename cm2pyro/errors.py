@@ -1,5 +1,7 @@
 """What goes wrong in a way that the user can mend. The command line turns each into one line and an exit code."""
 
+__all__ = ["CM2Error", "CheckpointError", "ConfigError", "DataError", "StoppedError"]
+
 
 class CM2Error(Exception):
     """Base of all errors that name a remedy; `exit_code` is what the command line returns."""

@@ -2,6 +2,7 @@
 
 import datetime
 import difflib
+import importlib
 import inspect
 import math
 from collections.abc import Callable, Iterable, Iterator
@@ -10,6 +11,8 @@ from typing import Annotated, Any, Generic, TypeVar, get_args, get_origin
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, create_model
 
 from cm2pyro.errors import ConfigError
+
+__all__ = ["Registry", "describe", "nearest", "not_a_switch", "one_line", "refuse_values"]
 
 Entry = TypeVar("Entry", bound=Callable[..., Any])
 
@@ -49,14 +52,18 @@ class Registry(Generic[Entry]):
         suggested: Callable[[], Iterable[str]] = tuple,
     ) -> None:
         self.kind = kind
-        self._entries: dict[str, Entry] = {}
+        self._entries: dict[str, Entry | str] = {}
         self._others = others
         self._and_also = and_also
         self._suggested = suggested
 
-    def register(self, name: str, entry: Entry) -> Entry:
-        """Add an entry. Raises ConfigError if the name is taken by another entry."""
-        if self._entries.get(name, entry) is not entry:
+    def register(self, name: str, entry: Entry | str) -> Entry | str:
+        """Add an entry, or where it is, as `package.module:Name`: it is then imported when first asked for.
+
+        Raises:
+            ConfigError: the name is taken by another entry.
+        """
+        if self._entries.get(name, entry) != entry:
             raise ConfigError(f"{self.kind} '{name}' is registered already; choose another name")
         self._entries[name] = entry
         return entry
@@ -66,8 +73,12 @@ class Registry(Generic[Entry]):
 
     def get(self, name: str, where: str = "") -> Entry:
         """The entry of that name. Raises ConfigError that names the nearest known one."""
-        if name in self._entries:
-            return self._entries[name]
+        entry = self._entries.get(name)
+        if isinstance(entry, str):
+            module, _, attribute = entry.partition(":")
+            entry = self._entries[name] = getattr(importlib.import_module(module), attribute)
+        if entry is not None:
+            return entry
         found = self._others(name) if self._others is not None else None
         if found is None:
             prefix = f"{where}: " if where else ""

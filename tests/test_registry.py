@@ -64,6 +64,20 @@ def test_names_and_entries() -> None:
         made.get("q", "modalities.x.encoder")
 
 
+def test_an_entry_can_be_named_by_its_place() -> None:
+    made = registry()
+    made.register("tuner", "cm2pyro.registry:Registry")
+    made.register("tuner", "cm2pyro.registry:Registry")
+    assert "tuner" in made.names()
+    with pytest.raises(ConfigError, match="'tuner' is registered already"):
+        made.register("tuner", "cm2pyro.registry:nearest")
+    assert made.get("tuner") is Registry
+    assert made.keywords("tuner") == set()
+    made.register("absent", "cm2pyro.nowhere:Nothing")  # a fault of who wrote the line, seen when it is asked for
+    with pytest.raises(ModuleNotFoundError, match="nowhere"):
+        made.get("absent")
+
+
 def test_options_are_completed_and_converted() -> None:
     defaults = registry().options("net", {}, "m")
     assert defaults == {"hidden": 64, "dropout": 0.1, "limit": None, "deep": False, "mode": "a", "sizes": (), "act": None, "anything": None}

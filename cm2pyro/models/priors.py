@@ -14,13 +14,18 @@ from torch.distributions import constraints
 
 from cm2pyro import sites
 from cm2pyro.config import Priors, SitePrior
+from cm2pyro.distributions.copulas.frank import SymmetricBeta
 from cm2pyro.distributions.floored import Floored
 from cm2pyro.distributions.structure import MixtureStructure
 from cm2pyro.errors import ConfigError
-from cm2pyro.registry import nearest
+from cm2pyro.registry import Registry, nearest
 
 Prior = TorchDistribution | Callable[[torch.Size], TorchDistribution]
 Given = Mapping[str, Prior]
+
+# Distributions that a config may name beside Pyro's. A new one is one file and one line here.
+PRIORS: Registry[type[TorchDistribution]] = Registry("prior")
+PRIORS.register("SymmetricBeta", SymmetricBeta)
 
 _BIAS = SitePrior(dist="Normal", loc=0.0, scale=5.0)  # type: ignore[call-arg]
 
@@ -97,9 +102,9 @@ def _make(site: str, prior: SitePrior | Prior, shape: torch.Size, **sized: Any) 
         while isinstance(made, dist.Independent):
             made = made.base_dist
         return made
-    cls: Any = getattr(dist, prior.dist, None)
+    cls: Any = PRIORS.get(prior.dist) if prior.dist in PRIORS.names() else getattr(dist, prior.dist, None)
     if not (inspect.isclass(cls) and issubclass(cls, TorchDistributionMixin)):
-        known = [name for name in dist.__all__ if inspect.isclass(getattr(dist, name, None))]
+        known = [*PRIORS.names(), *(name for name in dist.__all__ if inspect.isclass(getattr(dist, name, None)))]
         close = difflib.get_close_matches(prior.dist, known, n=1)
         hint = f"did you mean '{close[0]}'?" if close else "use a name such as Normal, LogNormal, Dirichlet or LKJCholesky"
         raise ConfigError(f"priors.{site}.dist: Pyro has no distribution '{prior.dist}'; {hint}")

@@ -49,6 +49,17 @@ def test_floored_is_the_shifted_distribution() -> None:
     assert floored.expand((2, 3)).sample().shape == (2, 3)
 
 
+def test_a_distribution_of_our_own_can_be_named() -> None:
+    """That of Frank's site with two modalities, which by default is 1 − x² up to a constant."""
+    frank = MixtureStructure(2, 2, 1, family="frank")
+    made = site_priors(frank, priors(copula={"dist": "SymmetricBeta", "concentration": 5}))["copula"]
+    x = torch.tensor([[0.1, -0.2], [0.5, 0.6]])
+    ratio = made.log_prob(x[0]) - made.log_prob(x[1])
+    torch.testing.assert_close(ratio, 4 * ((1 - x[0] ** 2).log() - (1 - x[1] ** 2).log()).sum())
+    with pytest.raises(ConfigError, match="did you mean 'SymmetricBeta'"):
+        site_priors(frank, priors(copula={"dist": "SymetricBeta", "concentration": 5}))
+
+
 def test_a_swapped_prior_is_the_one_used() -> None:
     made = site_priors(
         STRUCTURE,
