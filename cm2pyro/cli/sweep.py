@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from cm2pyro.cli import say
-from cm2pyro.errors import DataError
+from cm2pyro.errors import ConfigError, DataError
 
 
 @click.command()
@@ -79,6 +79,10 @@ def sweep(
     settings, propose = None, None
     if sampler == "optuna":
         assert trials is not None
+        if experiment.conditions:
+            raise ConfigError(
+                f"{experiment.conditions[0]}: changes by what settings are judged, so no search can be guided; give it with --set"
+            )
         url = storage or f"sqlite:///{Path(out).resolve() / STUDY}"
         propose = partial(Study, experiment.axes, url, study_name(experiment, data), seed, trials)
     else:
@@ -87,11 +91,13 @@ def sweep(
     results = found.run(settings, propose, Resources(device, jobs or several, threads), resume, overwrite)
     for line in [*results.lines(), *results.failures()]:
         say(line)
-    if results.chosen is None:
-        raise DataError(
-            f"{out}: no setting was fitted with every seed, so none is chosen; the reasons are in {RESULTS}; mend them, then --resume"
-        )
-    click.echo(f"{RESULTS}, {SETTINGS}, {BEST}, {FIGURE} and the runs in trials written to {Path(out)}")
+    if not results.chosen:
+        raise DataError(f"{out}: no setting was fitted with every seed, so none is chosen; {RESULTS} says why; mend that, then --resume")
+    best = f"{BEST}, "
+    if len(results.chosen) > 1:
+        best = ""
+        say(f"{', '.join(experiment.conditions)} changes by what settings are judged: the best of each is marked, and there is no {BEST}")
+    click.echo(f"{RESULTS}, {SETTINGS}, {best}{FIGURE} and the runs in trials written to {Path(out)}")
 
 
 def _seeds(text: str | None) -> list[int]:

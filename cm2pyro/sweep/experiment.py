@@ -19,6 +19,8 @@ from cm2pyro.sweep.space import VARIANT, Axis, Choice, Range, Setting, apply, ch
 
 Seed = Annotated[int, Number, Field(ge=0, lt=2**32)]
 
+_CONDITIONS = ("missingness", "missingness.mask", "fit.validation", "task")
+
 
 class Point(Section):
     """A published number: the values of the varied keys it is for, and perhaps its standard deviation."""
@@ -79,6 +81,11 @@ class Experiment:
     labels: dict[str, str] = field(default_factory=dict)
     panels: tuple[str, ...] = ()
     references: tuple[Reference, ...] = ()
+
+    @property
+    def conditions(self) -> tuple[str, ...]:
+        """Varied keys that change by which rows or labels a setting is judged: no choice is made between their values."""
+        return tuple(axis.key for axis in self.axes if axis.key in _CONDITIONS or axis.key.startswith("task."))
 
     @classmethod
     def read(

@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing import connection
@@ -84,8 +85,9 @@ class Processes(Generic[T]):
         def note(number: int, frame: FrameType | None) -> None:
             self._asked.append(number)
 
+        main = threading.current_thread() is threading.main_thread()
         # What was to be ignored, as in a shell's background job, stays ignored.
-        before = {number: signal.getsignal(number) for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN}
+        before = {number: signal.getsignal(number) for number in _SIGNALS if main and signal.getsignal(number) is not signal.SIG_IGN}
         for number in before:
             signal.signal(number, note)
         try:

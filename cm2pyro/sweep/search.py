@@ -119,9 +119,9 @@ class Sweep:
                 ).run()
             finally:
                 results = self._write(study)
-            chosen = results.chosen
-            if self.test and chosen is not None:
-                self.say(f"chosen on {metrics.SPLITS[metrics.VAL]}: {describe(chosen.setting)}; now the test rows")
+            if self.test and results.chosen:
+                names = "; ".join(describe(entry.setting) for entry in results.chosen)
+                self.say(f"chosen on {metrics.SPLITS[metrics.VAL]}: {names}; now the test rows")
                 self._queue.extend(self._untested(resources))
                 try:
                     Processes(work, lambda: self._next(resources, None), self._evaluated, resources.jobs).run()
@@ -226,7 +226,7 @@ class Sweep:
             (self.out / name).unlink(missing_ok=True)
         shutil.rmtree(self.out / _TRIALS, ignore_errors=True)
 
-    def _write_state(self, study: Study | None, chosen: Entry | None = None) -> None:
+    def _write_state(self, study: Study | None, chosen: Sequence[Entry] = ()) -> None:
         experiment = self.experiment
         state = {
             "experiment": experiment.title,
@@ -237,7 +237,7 @@ class Sweep:
             "seeds": list(experiment.seeds),
             "metric": experiment.metric,
             "study": None if study is None else study.name,
-            "chosen": None if chosen is None else chosen.setting,
+            "chosen": [entry.setting for entry in chosen],
             "settings": [{"values": entry.setting, "number": entry.number} for entry in self.entries],
             "trials": self._names,
         }
@@ -252,9 +252,11 @@ class Sweep:
             return results
         write_text(self.out / RESULTS, results.trials().to_csv(index=False, lineterminator="\n"))
         write_text(self.out / SETTINGS, results.settings().to_csv(index=False, lineterminator="\n"))
-        if results.chosen is not None:
-            self.experiment.config(results.chosen.setting, self.experiment.seeds[0]).to_file(self.out / BEST)
+        if results.chosen:
             draw(results, self.out / FIGURE)
+        (self.out / BEST).unlink(missing_ok=True)
+        if len(results.chosen) == 1:
+            self.experiment.config(results.chosen[0].setting, self.experiment.seeds[0]).to_file(self.out / BEST)
         return results
 
 

@@ -76,11 +76,21 @@ class Results:
         self.splits = [split for split in metrics.SPLITS if any(split in r for entry in self.entries for r in entry.records.values())]
 
     @property
-    def chosen(self) -> Entry | None:
-        """The setting with the best mean of the metric over seeds; one of which a seed failed is not chosen. The first of equals."""
-        scored = [(entry.score(self.experiment.metric, self.experiment.seeds), entry) for entry in self.entries]
-        good = [(score, entry) for score, entry in scored if math.isfinite(score)]
-        return max(good, key=lambda pair: pair[0])[1] if good else None
+    def chosen(self) -> list[Entry]:
+        """The setting with the best mean of the metric over seeds; one of which a seed failed is not chosen. The first of equals.
+
+        Where the rows that settings are judged by are varied too, as by masks, the best for each of these values.
+        """
+        best: dict[tuple[str, ...], tuple[float, Entry]] = {}
+        for entry in self.entries:
+            score, rows = entry.score(self.experiment.metric, self.experiment.seeds), self._rows(entry)
+            if math.isfinite(score) and (rows not in best or score > best[rows][0]):
+                best[rows] = score, entry
+        return [entry for _, entry in best.values()]
+
+    def _rows(self, entry: Entry) -> tuple[str, ...]:
+        """What says by which rows a setting is judged."""
+        return tuple(as_text(entry.setting[key]) for key in self.experiment.conditions)
 
     def trials(self) -> pd.DataFrame:
         """A row a trial: setting, its values, seed, status, metrics with the bounds of the metric that the choice goes by."""
@@ -106,26 +116,30 @@ class Results:
         `difference` is the mean over seeds of metric minus the chosen setting's with the same seed, `se_difference` its standard error.
         `reference` columns hold published numbers for the same values.
         """
-        experiment, chosen = self.experiment, self.chosen
+        experiment = self.experiment
+        chosen = {self._rows(entry): entry for entry in self.chosen}
         rows = []
         for i, entry in enumerate(self.entries, 1):
+            best = chosen.get(self._rows(entry))
             row: dict[str, Any] = {"setting": i} | {key: as_text(value) for key, value in entry.setting.items()}
             done = sum(record.get("status") == DONE for record in entry.records.values())
-            row |= {"chosen": int(entry is chosen), "seeds": done, "failed": len(entry.records) - done}
+            row |= {"chosen": int(entry is best), "seeds": done, "failed": len(entry.records) - done}
             for name in self._columns():
                 mean, sd = _mean_sd(entry.values(name, experiment.seeds))
                 row |= {name: mean, f"{name}_sd": sd}
-                if name == experiment.metric and chosen is not None:
-                    apart = entry.values(name, experiment.seeds) - chosen.values(name, experiment.seeds)
-                    mean, sd = _mean_sd(apart)
-                    row |= {"difference": mean, "se_difference": 0.0 if entry is chosen else sd / math.sqrt(max(1, len(apart)))}
+            if best is not None:
+                apart = entry.values(experiment.metric, experiment.seeds) - best.values(experiment.metric, experiment.seeds)
+                mean, sd = _mean_sd(apart)
+                row |= {"difference": mean, "se_difference": sd / math.sqrt(np.isfinite(apart).sum() or 1)}
             for reference in experiment.references:
                 point = next((point for point in reference.points if _same(point.at, entry.setting)), None)
                 row |= {f"reference {reference.metric} ({reference.source})": None if point is None else point.value}
             rows.append(row)
-        frame = pd.DataFrame(rows)
-        order = [-entry.score(experiment.metric, experiment.seeds) for entry in self.entries]
-        return frame.iloc[np.argsort(order, kind="stable")].reset_index(drop=True)  # NaN, settings with a failure, last
+        orders = list(dict.fromkeys(self._rows(entry) for entry in self.entries))
+        # Best first, settings with a failure last.
+        ranks = [(orders.index(self._rows(entry)), -entry.score(experiment.metric, experiment.seeds)) for entry in self.entries]
+        order = sorted(range(len(rows)), key=lambda i: (ranks[i][0], math.isnan(ranks[i][1]), ranks[i][1]))
+        return pd.DataFrame([rows[i] for i in order])
 
     def _columns(self) -> list[str]:
         """Metrics of all splits, that of the choice first."""
@@ -139,27 +153,39 @@ class Results:
         return list(dict.fromkeys([self.experiment.metric, *found]))
 
     def lines(self) -> list[str]:
-        """The table for people: mean ± sd of what is looked at."""
+        """The tables for people, one of each split: mean ± sd of what is looked at."""
         experiment, frame = self.experiment, self.settings()
-        shown = [experiment.metric, *(f"{split}_{name}" for split in self.splits for name in experiment.show)]
-        columns = {key: frame[key] for key in self.entries[0].setting} if self.entries else {}
-        for name in dict.fromkeys(shown):
-            if name in frame:
+        keys = [axis.key for axis in experiment.axes]
+        found = []
+        for split in self.splits:
+            shown = [f"{split}_{name}" for name in experiment.show]
+            if split == metrics.VAL:
+                shown = list(dict.fromkeys([experiment.metric, *shown]))
+            columns = {key: frame[key] for key in keys}
+            for name in shown:
                 columns[name] = pd.Series([_plus_minus(*pair) for pair in zip(frame[name], frame[f"{name}_sd"], strict=True)])
-        for column in map(str, frame):
-            if column.startswith("reference "):
-                columns[column] = frame[column].map(lambda value: "–" if pd.isna(value) else f"{value:g}")
-        if len(experiment.seeds) > 1 and "difference" in frame:
-            pairs = zip(frame["difference"], frame["se_difference"], strict=True)
-            columns["difference ± se"] = pd.Series(["–" if math.isnan(mean) else f"{mean:+.4f} ± {se:.4f}" for mean, se in pairs])
-        marks = zip(frame["chosen"], frame["failed"], strict=True)
-        columns[""] = pd.Series(["chosen" if chosen else f"{failed} failed" if failed else "" for chosen, failed in marks])
-        return pd.DataFrame(columns).to_string(index=False).splitlines()
+            for column in map(str, frame):
+                if column.startswith(f"reference {split}_"):
+                    columns[column] = frame[column].map(lambda value: "–" if pd.isna(value) else f"{value:g}")
+            if split == metrics.VAL:
+                if len(experiment.seeds) > 1 and "difference" in frame:
+                    pairs = zip(frame["difference"], frame["se_difference"], strict=True)
+                    columns["difference ± se"] = pd.Series(["–" if math.isnan(mean) else f"{mean:+.4f} ± {se:.4f}" for mean, se in pairs])
+                marks = zip(frame["chosen"], frame["failed"], strict=True)
+                columns[""] = pd.Series(["chosen" if chosen else f"{failed} failed" if failed else "" for chosen, failed in marks])
+            found += [f"{metrics.SPLITS[split]}:", *_aligned(pd.DataFrame(columns))]
+        return found
 
     def failures(self) -> list[str]:
         """The reasons of failed trials, each once, with how many it stopped."""
         reasons = [record["reason"] for entry in self.entries for record in entry.records.values() if record.get("reason")]
         return [f"{reasons.count(reason)} failed: {reason}" for reason in dict.fromkeys(reasons)]
+
+
+def _aligned(frame: pd.DataFrame) -> list[str]:
+    rows = [list(map(str, frame)), *(list(map(str, row)) for row in frame.to_numpy())]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
 def _mean_sd(values: np.ndarray) -> tuple[float, float]:

@@ -21,11 +21,12 @@ from cm2pyro.api import CM2
 from cm2pyro.errors import CheckpointError, StoppedError, explain
 from cm2pyro.files import write_text
 from cm2pyro.inference.device import default_threads
-from cm2pyro.inference.run import LOCK
+from cm2pyro.inference.run import LOCK, locked
 from cm2pyro.registry import one_line
 from cm2pyro.sweep import metrics
 
 DONE, FAILED = "done", "failed"
+_WAITS, _WAIT = 300, 0.2  # seconds
 _BOOTSTRAP = 200  # resamples of subjects: enough for the bars of a figure
 
 
@@ -81,6 +82,8 @@ def work(task: Task) -> None:
 def _fit(task: Task) -> dict[str, Any]:
     folder = Path(task.folder)
     begun = (folder / LOCK).exists()
+    if begun:
+        _await_the_last(folder)
     try:
         model = _fitted(task, resume=begun and not task.anew)
     except CheckpointError:
@@ -91,6 +94,16 @@ def _fit(task: Task) -> dict[str, Any]:
     scored = [line for line in model.history if line["val_log_loss"] is not None]
     best = min(scored, key=lambda line: line["val_log_loss"])["epoch"] if scored else None
     return {"status": DONE, "epochs": len(model.history), "best_epoch": best, metrics.VAL: found}
+
+
+def _await_the_last(folder: Path) -> None:
+    """The trial of a sweep that was killed outright may still be writing its checkpoint; what goes on too long is for the fit to say."""
+    for _ in range(_WAITS):
+        try:
+            with locked(folder):
+                return
+        except CheckpointError:
+            time.sleep(_WAIT)
 
 
 def _fitted(task: Task, resume: bool) -> CM2:
