@@ -220,7 +220,7 @@ class CM2(Posterior, PriorChecks):
         self._say_notes()
         if self.mask is not None:
             kept = self.mask.set_index("sample_id").loc[list(dataset.ids), list(self.names)].to_numpy(dtype=bool)
-            dataset = dataset.with_observed(dataset.observed & torch.from_numpy(kept))
+            dataset = dataset.with_observed(dataset.observed & torch.tensor(kept))
         labelled = dataset.labelled.nonzero()[:, 0].tolist()
         if not labelled:
             raise DataError(f"{len(dataset)} validation rows have no label; expected some to be judged by; label them")

@@ -45,7 +45,7 @@ def fit(
     asked = {"seed": seed, "precision": precision, "compile": compiled or None, "deterministic": deterministic or None}
     overrides = (*overrides, *(f"fit.{key}={str(value).lower()}" for key, value in asked.items() if value is not None))
     model = CM2.from_config(config, say=say, overrides=overrides)
-    torch.set_num_threads(threads or default_threads(model.config.modalities.values()))
+    torch.set_num_threads(threads or default_threads(model.config))
     model.fit(data, out, device=device, resume=resume, overwrite=overwrite, report=_Report(model.config.fit.epochs))
     records = model.history
     scored = [record for record in records if record["val_log_loss"] is not None]

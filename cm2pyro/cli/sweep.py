@@ -64,6 +64,7 @@ def sweep(
             raise click.UsageError(message)
     repeats = _seeds(seeds)
 
+    from cm2pyro.inference.device import default_threads
     from cm2pyro.sweep import space
     from cm2pyro.sweep.experiment import Experiment
     from cm2pyro.sweep.processes import default_jobs
@@ -87,8 +88,10 @@ def sweep(
         propose = partial(Study, experiment.axes, url, study_name(experiment, data), seed, trials)
     else:
         settings = list(space.every(experiment.axes) if trials is None else space.drawn(experiment.axes, seed, trials))
-    several = default_jobs(experiment.config(next(space.corners(experiment.axes))), device)
-    results = found.run(settings, propose, Resources(device, jobs or several, threads), resume, overwrite)
+    first = experiment.config(next(space.corners(experiment.axes)))
+    jobs = jobs or default_jobs(first, device)
+    resources = Resources(device, jobs, threads or (1 if jobs > 1 else default_threads(first)))
+    results = found.run(settings, propose, resources, resume, overwrite)
     for line in [*results.lines(), *results.failures()]:
         say(line)
     if not results.chosen:

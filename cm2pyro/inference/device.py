@@ -1,12 +1,12 @@
 """Where a fit runs, and what it asks of torch there: the same bits every time, compiled encoders."""
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 
-from cm2pyro.config import Fit, Modality
+from cm2pyro.config import Config, Fit, Modality
 from cm2pyro.encoders import Encoder
 from cm2pyro.errors import ConfigError
 from cm2pyro.inference import distributed
@@ -31,13 +31,17 @@ def pick_device(name: str) -> torch.device:
     return torch.device("cuda", distributed.card())
 
 
-def default_threads(modalities: Iterable[Modality]) -> int:
+def default_threads(config: Config) -> int:
     """CPU threads of a fit that was told none: one where all encoders are small, else torch's own number."""
-    return 1 if all(_small(modality) for modality in modalities) else torch.get_num_threads()
+    return 1 if small_encoders(config) else torch.get_num_threads()
+
+
+def small_encoders(config: Config) -> bool:
+    """Whether the steps of all encoders are tiny operations: there a second thread costs more than it gives."""
+    return all(_small(modality) for modality in config.modalities.values())
 
 
 def _small(modality: Modality) -> bool:
-    """Whether the steps of the encoder are tiny operations: there a second thread costs more than it gives."""
     if modality.encoder == "tinybert":
         return bool(modality.options.get("hidden", 312) <= 128)
     return modality.kind in ("timeseries", "tabular", "embedding") or modality.encoder in ("cnn", "bag")

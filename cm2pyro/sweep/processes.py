@@ -15,7 +15,7 @@ from typing import Generic, TypeVar
 
 from cm2pyro.config import Config
 from cm2pyro.errors import StoppedError
-from cm2pyro.inference.device import default_threads, pick_device
+from cm2pyro.inference.device import pick_device, small_encoders
 
 T = TypeVar("T")
 
@@ -94,7 +94,7 @@ class Processes(Generic[T]):
             yield
         finally:
             for process, _ in self._running.values():  # only after an error of our own
-                process.kill()
+                process.terminate()
             for number, handler in before.items():
                 signal.signal(number, handler)
 
@@ -124,6 +124,6 @@ def _environment() -> Iterator[None]:
 
 def default_jobs(config: Config, device: str) -> int:
     """As many trials as cores where one thread does for a trial; on a CUDA device, and with large encoders, one at a time."""
-    if pick_device(device).type == "cuda" or default_threads(config.modalities.values()) > 1:
+    if pick_device(device).type == "cuda" or not small_encoders(config):
         return 1
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import shutil
 import signal
 from collections import deque
@@ -12,7 +13,7 @@ from typing import Any
 
 from cm2pyro.errors import CheckpointError, ConfigError, DataError
 from cm2pyro.files import check_out_folder, write_text
-from cm2pyro.inference.run import LOCK, locked, read_json, remove_if_empty
+from cm2pyro.inference.run import LOCK, locked, read_json
 from cm2pyro.sweep import metrics
 from cm2pyro.sweep.data import check_rows, digest
 from cm2pyro.sweep.experiment import Experiment
@@ -32,11 +33,11 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Resources:
-    """Where and how many at a time. threads: of a trial; None: one where several run, else as a fit takes them."""
+    """Where and how many at a time. threads: of each trial."""
 
     device: str = "auto"
     jobs: int = 1
-    threads: int | None = None
+    threads: int = 1
 
 
 class Sweep:
@@ -71,7 +72,11 @@ class Sweep:
             self._earlier = read_json(self.out / SWEEP)
             if self._earlier.get("data_sha256") != self.digest:
                 raise DataError(f"--resume: {self.data} is not what the sweep in {self.out} was run on; give that, or start anew")
-            self._names = dict(self._earlier.get("trials", {}))
+            self._names = self._earlier.get("trials", {})
+            if not isinstance(self._names, dict) or not all(re.fullmatch(r"\d{4,}", str(name)) for name in self._names.values()):
+                raise CheckpointError(
+                    f"{self.out / SWEEP}: names of trials are not numbers, as a sweep writes them; start anew with --overwrite"
+                )
         elif self.out.is_dir() and {child.name for child in self.out.iterdir()} != {LOCK}:
             if (self.out / SWEEP).is_file() and not overwrite:
                 raise ConfigError(f"{self.out}: holds a sweep; pass --resume to go on, --overwrite to start anew, or name another folder")
@@ -98,35 +103,46 @@ class Sweep:
             self.experiment.config(setting)
         existed = self.out.exists()
         with locked(self.out, "sweep"):
-            if overwrite:
-                self._clear()
-            try:
-                study = None if propose is None else propose()
-            except ConfigError:
-                remove_if_empty(self.out, existed)
-                raise
-            (self.out / _TRIALS).mkdir(parents=True, exist_ok=True)
-            for setting in settings or ():
-                self._take_up(Entry(setting), resources)
-            if study is not None and self._earlier.get("study") == study.name:
-                for line in self._earlier.get("settings", []):
-                    self._take_up(Entry(line["values"], number=line["number"]), resources, study)
-            self._write_state(study)
-            self._say_plan(resources, study)
-            try:
-                Processes(
-                    work, lambda: self._next(resources, study), lambda task, code: self._ended(task, code, study), resources.jobs
-                ).run()
-            finally:
-                results = self._write(study)
+            study = self._begin(settings or (), propose, resources, resume, existed)
+            results = self._work(lambda: self._next(resources, study), lambda task, code: self._ended(task, code, study), resources, study)
             if self.test and results.chosen:
                 names = "; ".join(describe(entry.setting) for entry in results.chosen)
                 self.say(f"chosen on {metrics.SPLITS[metrics.VAL]}: {names}; now the test rows")
                 self._queue.extend(self._untested(resources))
-                try:
-                    Processes(work, lambda: self._next(resources, None), self._evaluated, resources.jobs).run()
-                finally:
-                    results = self._write(study)
+                results = self._work(lambda: self._next(resources, None), self._evaluated, resources, study)
+        return results
+
+    def _begin(
+        self, settings: Sequence[Setting], propose: Callable[[], Study] | None, resources: Resources, resume: bool, existed: bool
+    ) -> Study | None:
+        """Put the folder in order and take up the settings that are known. Killed at any point, it can be resumed or replaced."""
+        if not resume:
+            self._write_state(None)
+            self._clear()
+        try:
+            study = None if propose is None else propose()
+        except ConfigError:
+            if not existed:
+                shutil.rmtree(self.out, ignore_errors=True)
+            raise
+        (self.out / _TRIALS).mkdir(parents=True, exist_ok=True)
+        for setting in settings:
+            self._take_up(Entry(setting), resources)
+        if study is not None and self._earlier.get("study") == study.name:
+            for line in self._earlier.get("settings", []):
+                self._take_up(Entry(line["values"], number=line["number"]), resources, study)
+        self._write_state(study)
+        self._say_plan(resources, study)
+        return study
+
+    def _work(
+        self, take: Callable[[], Task | None], ended: Callable[[Task, int], None], resources: Resources, study: Study | None
+    ) -> Results:
+        """Run what there is to run; what has been found is written, however that ends."""
+        try:
+            Processes(work, take, ended, resources.jobs).run()
+        finally:
+            results = self._write(study)
         return results
 
     def _take_up(self, entry: Entry, resources: Resources, study: Study | None = None) -> None:
@@ -154,8 +170,7 @@ class Sweep:
         self._tell(entry, study)
 
     def _task(self, folder: str, config: dict[str, Any], resources: Resources, **kind: bool) -> Task:
-        threads = resources.threads or (1 if resources.jobs > 1 else None)
-        return Task(folder, config, self.data, resources.device, threads, **kind)
+        return Task(folder, config, self.data, resources.device, resources.threads, **kind)
 
     def _tell(self, entry: Entry, study: Study | None) -> None:
         if study is not None and entry.complete(self.experiment.seeds):
@@ -221,7 +236,6 @@ class Sweep:
 
     def _clear(self) -> None:
         """Take away an earlier sweep; a user's own files beside it stay."""
-        (self.out / SWEEP).unlink(missing_ok=True)
         for name in (RESULTS, SETTINGS, BEST, FIGURE, STUDY):
             (self.out / name).unlink(missing_ok=True)
         shutil.rmtree(self.out / _TRIALS, ignore_errors=True)

@@ -16,7 +16,7 @@ from cm2pyro.sweep.trial import DONE
 Record = dict[str, Any]
 
 
-@dataclass
+@dataclass(eq=False)
 class Entry:
     """A setting with its trials.
 

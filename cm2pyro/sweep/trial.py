@@ -20,7 +20,6 @@ import torch
 from cm2pyro.api import CM2
 from cm2pyro.errors import CheckpointError, StoppedError, explain
 from cm2pyro.files import write_text
-from cm2pyro.inference.device import default_threads
 from cm2pyro.inference.run import LOCK, locked
 from cm2pyro.registry import one_line
 from cm2pyro.sweep import metrics
@@ -43,7 +42,7 @@ class Task:
     config: dict[str, Any]
     data: str
     device: str = "auto"
-    threads: int | None = None
+    threads: int = 1
     test: bool = False
     anew: bool = False
 
@@ -108,7 +107,7 @@ def _await_the_last(folder: Path) -> None:
 
 def _fitted(task: Task, resume: bool) -> CM2:
     model = CM2.from_config(task.config, say=print)
-    torch.set_num_threads(task.threads or default_threads(model.config.modalities.values()))
+    torch.set_num_threads(task.threads)
     return model.fit(task.data, task.folder, task.device, resume=resume, overwrite=not resume and Path(task.folder).exists())
 
 
@@ -116,7 +115,7 @@ def _evaluate(task: Task) -> dict[str, Any]:
     """The record of the fit, with the metrics of its test rows added."""
     record = _record(task)
     model = CM2.load(task.folder, device=task.device, say=print)
-    torch.set_num_threads(task.threads or default_threads(model.config.modalities.values()))
+    torch.set_num_threads(task.threads)
     mask = model.config.missingness.mask
     found = model.evaluate(task.data, split="test", bootstrap=_BOOTSTRAP, missing=() if mask is None else (mask,)).metrics
     record[metrics.TEST] = metrics.flat(found)

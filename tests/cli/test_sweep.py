@@ -110,7 +110,7 @@ def wait_for(process: subprocess.Popen[str], done: Callable[[], bool]) -> None:
 
 
 def test_a_sweep_that_is_stopped_and_one_that_is_killed_go_on(made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    out, epochs = tmp_path / "out", 200
+    out, epochs = tmp_path / "out", 120
     changes = [f"fit.epochs={epochs}", "fit.patience=999", "fit.checkpoint_minutes=10"]
     arguments = command(made, out, "--grid", "prior.components=2", *(part for change in changes for part in ("--set", change)))
     line = [sys.executable, "-m", "cm2pyro", *map(str, arguments)]
