@@ -30,6 +30,11 @@ def read_yaml(path: str | Path, based: bool = True) -> dict[str, Any]:
     return _built(Path(path), _MOST_BASES if based else 0)
 
 
+def read_mapping(path: str | Path) -> dict[str, Any]:
+    """A YAML mapping as it stands in the file, `base` not followed. Raises ConfigError, as `read_yaml`."""
+    return _read(Path(path))
+
+
 def _built(path: Path, most: int) -> dict[str, Any]:
     raw = _read(path)
     if _BASE not in raw:
@@ -39,15 +44,15 @@ def _built(path: Path, most: int) -> dict[str, Any]:
         raise ConfigError(f"{path}: base: found {one_line(base, 60)}, expected the name of a YAML file beside this one; write one")
     if most == 0:
         raise ConfigError(f"{path}: base: more than {_MOST_BASES} files name one another, or this one may name none; look for a circle")
-    return _over(_built(path.parent / base, most - 1), raw)
+    return put_over(_built(path.parent / base, most - 1), raw)
 
 
-def _over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+def put_over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
     """`above` put over `below`, mapping by mapping."""
     merged = dict(below)
     for key, value in above.items():
         under = below.get(key)
-        merged[key] = _over(under, value) if isinstance(under, dict) and isinstance(value, dict) else value
+        merged[key] = put_over(under, value) if isinstance(under, dict) and isinstance(value, dict) else value
     return merged
 
 
@@ -57,13 +62,14 @@ def _read(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "not UTF-8 text"
         raise ConfigError(f"{path}: cannot be read ({reason}); expected a YAML file; name one") from error
-    raw = _parse(text, str(path), "mend the file")
+    raw = parse_yaml(text, str(path), "mend the file")
     if not isinstance(raw, dict):
         raise ConfigError(f"{path}: expected a mapping of sections such as modalities and fit; found {type(raw).__name__}")
     return raw
 
 
-def _parse(text: str, where: str, remedy: str) -> Any:
+def parse_yaml(text: str, where: str, remedy: str) -> Any:
+    """What a piece of YAML says. Raises ConfigError that names `where` and the remedy."""
     try:
         # Aliases are refused: a few lines of them can unfold into gigabytes.
         depth = 0
@@ -114,16 +120,21 @@ _Dumper.add_implicit_resolver("tag:yaml.org,2002:float", _EXPONENT, list("-+.012
 def apply_override(raw: dict[str, Any], override: str) -> None:
     """Set a key given as `a.b=c`; c is read as YAML. Raises ConfigError if it is not of that form."""
     key, sign, value = override.partition("=")
-    parts = key.strip().split(".")
     where = f"--set {one_line(override)}"
-    if not sign or not all(parts):
+    if not sign or not all(key.strip().split(".")):
         raise ConfigError(f"{where}: expected key=value such as fit.epochs=10")
+    set_key(raw, key.strip(), parse_yaml(value, where, "quote it"), where)
+
+
+def set_key(raw: dict[str, Any], key: str, value: Any, where: str) -> None:
+    """Set the key `a.b` of a mapping, making sections on the way. Raises ConfigError if a part of it is no section."""
+    *sections, last = key.split(".")
     place: Any = raw
-    for part in parts[:-1]:
+    for part in sections:
         place = place.setdefault(part, {}) if isinstance(place, dict) else None
         if not isinstance(place, dict):
             raise ConfigError(f"{where}: '{one_line(part)}' is not a section of the config; name a key such as fit.epochs")
-    place[parts[-1]] = _parse(value, where, "quote it")
+    place[last] = value
 
 
 def write_yaml(path: str | Path, raw: dict[str, Any]) -> None:

@@ -29,3 +29,16 @@ class StoppedError(CM2Error):
     def __init__(self, message: str, exit_code: int) -> None:
         super().__init__(message)
         self.exit_code = exit_code
+
+
+def explain(error: BaseException) -> tuple[str, int]:
+    """One line for the user, and the exit code."""
+    if isinstance(error, CM2Error):
+        return " ".join(str(error).split()), error.exit_code
+    if isinstance(error, OSError):
+        where = f"{error.filename}: " if error.filename else ""
+        return f"{where}{error.strerror or error}", 1
+    if isinstance(error, MemoryError):
+        return f"not enough memory ({' '.join(str(error).split()) or 'no more is said'}); give fewer rows, or a smaller model", 1
+    detail = " ".join(str(error).split())[:200]
+    return f"unexpected {type(error).__name__}: {detail}; this is a fault of cm2pyro, add --debug to see where", 1

@@ -14,7 +14,7 @@ from cm2pyro.api.priors import PriorChecks
 from cm2pyro.api.streamed import EVALUATED
 from cm2pyro.config import Config
 from cm2pyro.data.dataset import Dataset
-from cm2pyro.data.manifest import read_manifest
+from cm2pyro.data.manifest import Manifest, read_manifest
 from cm2pyro.data.missingness import Mechanism, hide, mask_table
 from cm2pyro.data.shards.index import is_shards
 from cm2pyro.data.subgroups import group_rows, read_column
@@ -207,15 +207,35 @@ class CM2(Posterior, PriorChecks):
         if self.config.task.type == "regression":
             raise ConfigError("recalibrate: maps probabilities, and the task of this run is regression; expected another task")
         manifest = read_manifest(data)
-        held = set(self.holdout.get("samples", []))
-        if split is None and not manifest.rows("val") and held.intersection(manifest.ids):
-            manifest = manifest.take([i for i, name in enumerate(manifest.ids) if name in held])
-            self.say(f"{len(manifest)} rows of {manifest.name} that the fit held out")
-        else:
-            manifest = self._rows(manifest, split or "val")
+        manifest = self._stopping(manifest) if split is None else self._rows(manifest, split)
         dataset = self.preparation.transform(manifest, labels=True)
         self._say_notes()
         return self._recalibrate(dataset, method, draws)
+
+    def validate(self, data: Source, bootstrap: int = 0, draws: int = 100) -> Evaluation:
+        """`evaluate` on the rows of `data` that stopped the fit, split `val` or those that it held out, under its `missingness.mask`."""
+        if is_shards(data):
+            return self.evaluate(data, "val", bootstrap=bootstrap, draws=draws)
+        dataset = self.preparation.transform(self._stopping(read_manifest(data)), labels=True)
+        self._say_notes()
+        if self.mask is not None:
+            kept = self.mask.set_index("sample_id").loc[list(dataset.ids), list(self.names)].to_numpy(dtype=bool)
+            dataset = dataset.with_observed(dataset.observed & torch.tensor(kept))
+        labelled = dataset.labelled.nonzero()[:, 0].tolist()
+        if not labelled:
+            raise DataError(f"{len(dataset)} validation rows have no label; expected some to be judged by; label them")
+        result = self._evaluation(dataset.take(labelled), draws)
+        result.metrics = result.measure(bootstrap, self.config.fit.seed, False)
+        return result
+
+    def _stopping(self, manifest: Manifest) -> Manifest:
+        """The rows that stopped the fit: split `val`, or where there is none those that it held out."""
+        held = set(self.holdout.get("samples", []))
+        if manifest.rows("val") or not held.intersection(manifest.ids):
+            return self._rows(manifest, "val")
+        manifest = manifest.take([i for i, name in enumerate(manifest.ids) if name in held])
+        self.say(f"{len(manifest)} rows of {manifest.name} that the fit held out")
+        return manifest
 
     def family_posterior(
         self, data: Source, families: Sequence[str], prior: dict[str, float] | None = None, split: str | None = "train"

@@ -11,6 +11,8 @@ from typing import Any
 
 import click
 
+from cm2pyro.errors import explain
+
 # command -> module with a click command of that name
 _COMMANDS = {
     "simulate": "cm2pyro.cli.simulate",
@@ -25,6 +27,7 @@ _COMMANDS = {
     "diagnose": "cm2pyro.cli.diagnose",
     "compare": "cm2pyro.cli.compare",
     "select": "cm2pyro.cli.select",
+    "sweep": "cm2pyro.cli.sweep",
 }
 
 
@@ -76,11 +79,11 @@ def main(arguments: list[str] | None = None) -> Any:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 1
     except Exception as error:
-        code = _refuse(*_explain(error), debug)
+        code = _refuse(*explain(error), debug)
     except BaseException as error:
         if type(error).__name__ != "PanicException":  # of libraries in Rust, which derive it from BaseException
             raise
-        code = _refuse(*_explain(error), debug)
+        code = _refuse(*explain(error), debug)
     sys.exit(code)
 
 
@@ -128,20 +131,6 @@ def _one_line(error: click.ClickException) -> str:
     message = " ".join(error.format_message().split())
     context = getattr(error, "ctx", None)
     return f"{message} See '{context.command_path} --help'." if context is not None else message
-
-
-def _explain(error: BaseException) -> tuple[str, int]:
-    from cm2pyro.errors import CM2Error
-
-    if isinstance(error, CM2Error):
-        return " ".join(str(error).split()), error.exit_code
-    if isinstance(error, OSError):
-        where = f"{error.filename}: " if error.filename else ""
-        return f"{where}{error.strerror or error}", 1
-    if isinstance(error, MemoryError):
-        return f"not enough memory ({printable(str(error)) or 'no more is said'}); give fewer rows, or a smaller model", 1
-    detail = " ".join(str(error).split())[:200]
-    return f"unexpected {type(error).__name__}: {detail}; this is a fault of cm2pyro, add --debug to see where", 1
 
 
 def printable(line: str) -> str:

@@ -2,14 +2,11 @@
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from cm2pyro.cli import say
-
-if TYPE_CHECKING:
-    from cm2pyro.config import Modality
 
 
 @click.command()
@@ -43,12 +40,12 @@ def fit(
     import torch
 
     from cm2pyro.api import CM2
+    from cm2pyro.inference.device import default_threads
 
     asked = {"seed": seed, "precision": precision, "compile": compiled or None, "deterministic": deterministic or None}
     overrides = (*overrides, *(f"fit.{key}={str(value).lower()}" for key, value in asked.items() if value is not None))
     model = CM2.from_config(config, say=say, overrides=overrides)
-    small = all(_small(modality) for modality in model.config.modalities.values())
-    torch.set_num_threads(threads or (1 if small else torch.get_num_threads()))
+    torch.set_num_threads(threads or default_threads(model.config))
     model.fit(data, out, device=device, resume=resume, overwrite=overwrite, report=_Report(model.config.fit.epochs))
     records = model.history
     scored = [record for record in records if record["val_log_loss"] is not None]
@@ -57,13 +54,6 @@ def fit(
         auroc = "" if best["val_auroc"] is None else f", AUROC {best['val_auroc']:.3f}"
         click.echo(f"best epoch {best['epoch']}: validation log-loss {best['val_log_loss']:.4f}{auroc}")
     click.echo(f"run written to {Path(out)}")
-
-
-def _small(modality: "Modality") -> bool:
-    """Whether the steps of the encoder are tiny operations: there a second thread costs more than it gives."""
-    if modality.encoder == "tinybert":
-        return bool(modality.options.get("hidden", 312) <= 128)
-    return modality.kind in ("timeseries", "tabular", "embedding") or modality.encoder in ("cnn", "bag")
 
 
 class _Report:

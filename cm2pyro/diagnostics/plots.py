@@ -25,6 +25,8 @@ PATTERNS = 12
 
 _SIZE, _DPI = (12.0, 5.0), 100  # inches and dots an inch: 1200 x 500 px
 BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#6E6E6E"  # of Okabe and Ito, told apart with any colour vision
+COLORS = (BLUE, ORANGE, "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999933")  # Okabe and Ito; two more
+MARKERS = "osD^vP*X<>hpd"
 _LABEL_WIDTH = 32
 _LIMITS = (0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8)
 
@@ -73,10 +75,17 @@ def reliability_and_patterns(
 @contextmanager
 def page(path: str | Path, title: str, rows: int = 1) -> Iterator[Any]:
     """Two panels side by side, `rows` times, under a title: written to `path` as a PNG, 1200 x 500 px a row, when the block succeeds."""
+    with sheet(path, title, (_SIZE[0], rows * _SIZE[1])) as figure:
+        yield np.ravel(np.asarray(figure.subfigures(rows, 2, width_ratios=(1, 1.15))))
+
+
+@contextmanager
+def sheet(path: str | Path, title: str, inches: tuple[float, float]) -> Iterator[Figure]:
+    """An empty figure under a title, written to `path` as a PNG, 100 dots an inch, when the block succeeds."""
     layout = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.06)
-    figure = Figure(figsize=(_SIZE[0], rows * _SIZE[1]), dpi=_DPI, layout=layout, facecolor="white")
-    figure.suptitle(_cut(" ".join(title.split()), 110), fontsize=13, parse_math=False)
-    yield np.ravel(np.asarray(figure.subfigures(rows, 2, width_ratios=(1, 1.15))))
+    figure = Figure(figsize=inches, dpi=_DPI, layout=layout, facecolor="white")
+    figure.suptitle(_cut(" ".join(title.split()), round(110 * inches[0] / _SIZE[0])), fontsize=13, parse_math=False)
+    yield figure
     words_as_they_are(figure)
     with atomic(path) as temporary:
         # The canvas and not savefig, whose size and margins a user's matplotlibrc can change.

@@ -8,13 +8,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cm2pyro.diagnostics.paired_elpd import TIE
-from cm2pyro.diagnostics.plots import BLUE, GREY, ORANGE, page, plain
+from cm2pyro.diagnostics.plots import BLUE, COLORS, GREY, MARKERS, ORANGE, page, plain
 
 if TYPE_CHECKING:
     from cm2pyro.diagnostics.family_choice import FamilyChoice
 
-_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999933")  # Okabe and Ito; two more
-_MARKERS = "osD^vP*X<>hpd"
 _NEAREST = 12  # candidates in the right panel
 
 
@@ -41,8 +39,8 @@ def elpd_by_family(found: FamilyChoice, path: str | Path, title: str) -> None:
                 rows["components"] + shift,
                 -rows["difference"],
                 yerr=TIE * rows["se_difference"],
-                color=_COLORS[i % len(_COLORS)],
-                marker=_MARKERS[i % len(_MARKERS)],
+                color=COLORS[i % len(COLORS)],
+                marker=MARKERS[i % len(MARKERS)],
                 markersize=5,
                 linewidth=1,
                 elinewidth=1.2,

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from cm2pyro.config import Fit
+from cm2pyro.config import Config, Fit, Modality
 from cm2pyro.encoders import Encoder
 from cm2pyro.errors import ConfigError
 from cm2pyro.inference import distributed
@@ -32,6 +32,22 @@ def pick_device(name: str) -> torch.device:
         return torch.device("cuda")
     torch.cuda.set_device(distributed.card())
     return torch.device("cuda", distributed.card())
+
+
+def default_threads(config: Config) -> int:
+    """CPU threads of a fit that was told none: one where all encoders are small, else torch's own number."""
+    return 1 if small_encoders(config) else torch.get_num_threads()
+
+
+def small_encoders(config: Config) -> bool:
+    """Whether the steps of all encoders are tiny operations: there a second thread costs more than it gives."""
+    return all(_small(modality) for modality in config.modalities.values())
+
+
+def _small(modality: Modality) -> bool:
+    if modality.encoder == "tinybert":
+        return bool(modality.options.get("hidden", 312) <= 128)
+    return modality.kind in ("timeseries", "tabular", "embedding") or modality.encoder in ("cnn", "bag")
 
 
 @contextmanager

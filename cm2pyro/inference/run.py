@@ -119,8 +119,8 @@ def remove_if_empty(out: Path, existed: bool) -> None:
 
 
 @contextmanager
-def locked(out: Path) -> Iterator[None]:
-    """Hold the folder's lock; it goes with the process, however that ends. Raises CheckpointError if another fit holds it."""
+def locked(out: Path, holder: str = "fit") -> Iterator[None]:
+    """Hold the folder's lock; it goes with the process, however that ends. Raises CheckpointError if another `holder` has it."""
     try:
         out.mkdir(parents=True, exist_ok=True)
         handle = os.fdopen(os.open(out / LOCK, os.O_RDWR | os.O_CREAT | os.O_NONBLOCK, 0o666), "r+b", buffering=0)  # a pipe would wait
@@ -132,7 +132,7 @@ def locked(out: Path) -> Iterator[None]:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            raise CheckpointError(f"{out}: another fit is writing into this folder; wait for it or name another folder") from error
+            raise CheckpointError(f"{out}: another {holder} is writing into this folder; wait for it or name another folder") from error
         yield
 
 
