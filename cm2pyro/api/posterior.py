@@ -8,7 +8,7 @@ import numpy as np
 from cm2pyro.api.base import Source
 from cm2pyro.api.fitted import Fitted
 from cm2pyro.data.manifest import Manifest, read_manifest
-from cm2pyro.diagnostics.inference_data import Groups, Rows, inference_groups, to_arviz, write_groups
+from cm2pyro.diagnostics.inference_data import Groups, Rows, inference_groups, to_arviz, whole_posterior, write_groups
 from cm2pyro.diagnostics.report.parts import Section
 from cm2pyro.errors import ConfigError
 from cm2pyro.inference import run
@@ -57,8 +57,9 @@ class Posterior(Fitted):
             eligible = self.config.guide.missing == "conditional" and self.config.prior.coupling == "shared"
             if rows and eligible and program.model.missingness is None:
                 k = khat(program.global_guides, frozen_potential(program, dataset.dataset.take(rows), self.config.fit.seed), _KHAT_DRAWS)
-        divergences = None if program.chains is None else program.chains.divergences
-        return section(groups, k, divergences, self._tempered())
+        if program.chains is None:
+            return section(groups, k, None, self._tempered())
+        return section(groups, None, program.chains.divergences, self._tempered(), whole_posterior(program))
 
     def write_posterior(self, groups: Groups, folder: str | Path) -> Path:
         """Write FOLDER/posterior.nc."""

@@ -45,16 +45,17 @@ def inference_groups(program: Program, rows: Rows, draws: int, completions: int,
     constant_data: what each row shows, its split, and whether the fit learned from it.
 
     Args:
-        draws: kept of the global sites, over all chains; of point estimates there is one, and its latents are drawn `draws` times.
+        draws: kept of the global sites, over all chains; of point estimates there is one, and what else is drawn, `draws` times: their
+            prior, latents, and outcomes.
     """
     chained = posterior_values(program, draws, seed)
     chains, kept = chained[sites.WEIGHTS].shape[:2]
     point = chains * kept == 1
     labelled = rows.dataset.take(rows.dataset.labelled.nonzero()[:, 0].tolist())
-    score, outcome = _outcomes(program, labelled, chained, draws if point else completions, seed)
+    score, outcome = _outcomes(program, labelled, chained, draws if point else completions, draws if point else 1, seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        many = [{name: prior.sample() for name, prior in _priors(program).items()} for _ in range(chains * kept)]
+        many = [{name: prior.sample() for name, prior in _priors(program).items()} for _ in range(draws if point else chains * kept)]
     prior = program.structure.ordered({name: torch.stack([one[name] for one in many])[None].cpu() for name in many[0]})
     if rows.scaling is not None:
         scale = float(rows.scaling.scale[0])
@@ -67,7 +68,8 @@ def inference_groups(program: Program, rows: Rows, draws: int, completions: int,
     coordinates: dict[str, Any] = {"sample_id": np.array(labelled.ids, dtype=object)}
     if several:
         coordinates["label"] = np.array(rows.classes, dtype=object)
-    over = {"chain": np.arange(chains), "draw": np.arange(kept)}
+    over: dict[str, Any] = {"chain": np.arange(chains), "draw": np.arange(kept)}
+    predicted = over | {"draw": np.arange(outcome.shape[1])}
     ids = np.array(rows.dataset.ids, dtype=object)
     constant = {
         "observed": (("sample_id", "modality"), rows.dataset.observed.numpy()),
@@ -79,7 +81,7 @@ def inference_groups(program: Program, rows: Rows, draws: int, completions: int,
         "posterior": _sites(program, chained),
         "prior": _sites(program, prior),
         "log_likelihood": xr.Dataset({"outcome": (("chain", "draw", "sample_id"), score)}, over | {"sample_id": coordinates["sample_id"]}),
-        "posterior_predictive": xr.Dataset({"outcome": (("chain", "draw", *dims), outcome)}, over | coordinates),
+        "posterior_predictive": xr.Dataset({"outcome": (("chain", "draw", *dims), outcome)}, predicted | coordinates),
         "observed_data": xr.Dataset({"outcome": (dims, labels)}, coordinates),
         "constant_data": xr.Dataset(constant, {"sample_id": ids, "modality": np.array(rows.dataset.names, dtype=object)}),
     }
@@ -111,6 +113,12 @@ def posterior_values(program: Program, draws: int, seed: int) -> Values:
     else:
         values = {name: value[None, None] for name, value in program.values().items()}
     return program.structure.ordered({name: value.detach().cpu() for name, value in values.items()})
+
+
+def whole_posterior(program: Program) -> xr.Dataset:
+    """Every draw of the chains, as in `posterior`: what R-hat and effective draws are to be told from."""
+    assert program.chains is not None
+    return _sites(program, posterior_values(program, program.chains.draws, seed=0))
 
 
 def _priors(program: Program) -> dict[str, Any]:
@@ -173,8 +181,8 @@ def _sites(program: Program, values: Values) -> xr.Dataset:
     return xr.Dataset(variables, {name: value for name, value in coordinates.items() if name in used})
 
 
-def _outcomes(program: Program, dataset: Dataset, values: Values, completions: int, seed: int) -> tuple[Any, Any]:
-    """log p(y | x, draw) and an outcome drawn, (C, S, n) and (C, S, n, …), float64."""
+def _outcomes(program: Program, dataset: Dataset, values: Values, completions: int, each: int, seed: int) -> tuple[Any, Any]:
+    """log p(y | x, draw), (C, S, n), and `each` outcomes of every draw, (C, S each, n, …), float64."""
     chains, kept = values[sites.WEIGHTS].shape[:2]
     flat = {name: value.flatten(0, 1) for name, value in values.items()}
     model, guide = program.model, program.guide
@@ -197,16 +205,17 @@ def _outcomes(program: Program, dataset: Dataset, values: Values, completions: i
                 score = model.likelihood.log_score(model.likelihood.predictive(outputs), batch.labels, log_weights)
                 scores[i].append((score if known is None else torch.where(known, score, 0.0).sum(-1)).cpu())
                 weights = outputs.new_ones(outputs.shape[:2]) if log_weights is None else log_weights.exp()
-                pick = torch.multinomial(weights.mT.cpu(), 1, generator=generator)
-                chosen = outputs.cpu().gather(0, pick.mT[..., None].expand(1, *outputs.shape[1:]))[0]
+                pick = torch.multinomial(weights.mT.cpu(), each, replacement=True, generator=generator)
+                chosen = outputs.cpu().gather(0, pick.mT[..., None].expand(each, *outputs.shape[1:]))
                 with torch.random.fork_rng(devices=[]):
                     torch.manual_seed(int(torch.randint(2**31, (), generator=generator)))
                     drawn[i].append(model.likelihood.distribution(chosen).sample())
     program.train(training)
     if not len(dataset):
-        return np.zeros((chains, kept, 0)), np.zeros((chains, kept, 0))
-    score, outcome = (torch.stack([torch.cat(part) for part in side]).double() for side in (scores, drawn))
-    return score.unflatten(0, (chains, kept)).numpy(), outcome.unflatten(0, (chains, kept)).numpy()
+        return np.zeros((chains, kept, 0)), np.zeros((chains, kept * each, 0))
+    score = torch.stack([torch.cat(part) for part in scores]).double()
+    outcome = torch.cat([torch.cat(part, 1) for part in drawn]).double()
+    return score.unflatten(0, (chains, kept)).numpy(), outcome.unflatten(0, (chains, kept * each)).numpy()
 
 
 def to_arviz(groups: Groups) -> Any:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor, nn
 
 from cm2pyro.config import Config
@@ -12,7 +13,7 @@ from cm2pyro.models.decoders import DECODERS, check_decoders, make_decoders
 from cm2pyro.models.fusion import FUSIONS
 from cm2pyro.models.generative import Head, Model, as_head
 from cm2pyro.models.likelihoods import LIKELIHOODS
-from cm2pyro.models.priors import Given, head_priors, site_priors
+from cm2pyro.models.priors import HEAD_SITES, Given, check_head, head_priors, site_priors
 from cm2pyro.models.selection import MISSINGNESS, missingness_options
 
 __all__ = [
@@ -60,7 +61,17 @@ def check_model(config: Config, priors: Given | None = None) -> None:
     FUSIONS.options(config.fusion.kind, config.fusion.options, "fusion", ("kind",))
     check_decoders(config)
     site_priors(make_structure(config), config.priors, priors)
+    if config.priors.head is not None or any(site in (priors or {}) for site in HEAD_SITES):
+        with torch.random.fork_rng(devices=[]):  # a network is made, only to be measured
+            check_head(config.priors, _outputs(config), int(make_fusion(config).width), priors)  # type: ignore[arg-type]
     missingness_options(config)
+
+
+def _outputs(config: Config) -> int | None:
+    """Of the outcome's head; None where only the data know how many classes there are."""
+    likelihood, labels = LIKELIHOODS.get(config.task.type, "task.type"), config.task.labels
+    sizes = {likelihood(classes).outputs for classes in ([len(labels)] if labels else (3, 4))}
+    return sizes.pop() if len(sizes) == 1 else None
 
 
 def make_model(

@@ -18,7 +18,7 @@ from cm2pyro.distributions.copulas.frank import SymmetricBeta
 from cm2pyro.distributions.floored import Floored
 from cm2pyro.distributions.structure import MixtureStructure
 from cm2pyro.errors import ConfigError
-from cm2pyro.registry import Registry, nearest
+from cm2pyro.registry import Registry, nearest, one_line
 
 Prior = TorchDistribution | Callable[[torch.Size], TorchDistribution]
 Given = Mapping[str, Prior]
@@ -28,6 +28,8 @@ PRIORS: Registry[type[TorchDistribution]] = Registry("prior")
 PRIORS.register("SymmetricBeta", SymmetricBeta)
 
 _BIAS = SitePrior(dist="Normal", loc=0.0, scale=5.0)  # type: ignore[call-arg]
+_LKJ = ("LKJ", "LKJCholesky", "LKJCorrCholesky")  # one prior: of the matrix, of its factor, and by Pyro's older name
+_CIRCULAR = (dist.VonMises, dist.SineBivariateVonMises, dist.SineSkewed)  # they call their support real; there they do not integrate to one
 
 
 def site_priors(structure: MixtureStructure, priors: Priors, given: Given | None = None) -> dict[str, TorchDistribution]:
@@ -59,7 +61,7 @@ def site_priors(structure: MixtureStructure, priors: Priors, given: Given | None
         ).to_event(3),
     }
     asked: dict[str, SitePrior | Prior] = {**priors.copulas(), **{name: prior for name, prior in given.items() if name in defaults}}
-    return made | defaults | _copula_priors(structure, asked, defaults)
+    return _tried(made | defaults | _copula_priors(structure, asked, defaults))
 
 
 HEAD_SITES = (sites.HEAD, sites.HEAD_BIAS)
@@ -79,7 +81,37 @@ def head_priors(priors: Priors, outputs: int, width: int, given: Given | None = 
         return {}
     bias = given.get(sites.HEAD_BIAS, priors.head_bias) or _BIAS
     shapes = {sites.HEAD: (weight, torch.Size((outputs, width))), sites.HEAD_BIAS: (bias, torch.Size((outputs,)))}
-    return {site: _expanded(site, _make(site, prior, shape), shape, constraints.real) for site, (prior, shape) in shapes.items()}
+    return _tried({site: _expanded(site, _make(site, prior, shape), shape, constraints.real) for site, (prior, shape) in shapes.items()})
+
+
+def _tried(made: dict[str, TorchDistribution]) -> dict[str, TorchDistribution]:
+    """Priors that can be drawn from, as guides and predictive checks do, and that have a density there."""
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        for site, prior in made.items():
+            try:
+                prior.log_prob(prior.sample())
+            except ValueError:
+                pass  # a draw that was rounded to the edge of its support
+            except Exception as error:  # of any distribution there is
+                why = one_line(error) or type(error).__name__
+                raise ConfigError(f"priors.{site}: draws or their density fail ({why}); choose a proper distribution with both") from error
+    return made
+
+
+def check_head(priors: Priors, outputs: int | None, width: int, given: Given | None = None) -> None:
+    """As `head_priors`, before the data are there. outputs: None where only the data know them; then shapes wait for them.
+
+    Raises:
+        ConfigError: as `site_priors`.
+    """
+    given = dict(given or {})
+    if outputs is not None:
+        head_priors(priors, outputs, width, given)
+        return
+    for site in HEAD_SITES:
+        prior = given.get(site, getattr(priors, site))
+        if isinstance(prior, SitePrior | TorchDistributionMixin):
+            _check_support(site, _make(site, prior, torch.Size()), constraints.real)
 
 
 def check_given(given: Given, known: Iterable[str]) -> None:
@@ -93,7 +125,7 @@ def check_given(given: Given, known: Iterable[str]) -> None:
 def _make(site: str, prior: SitePrior | Prior, shape: torch.Size, **sized: Any) -> TorchDistribution:
     """A prior as its config or its giver wrote it, not yet expanded."""
     if not isinstance(prior, SitePrior):
-        made = prior if isinstance(prior, TorchDistributionMixin) else prior(shape) if callable(prior) else prior
+        made = prior if isinstance(prior, TorchDistributionMixin) else _called(site, prior, shape) if callable(prior) else prior
         if not isinstance(made, TorchDistributionMixin):
             raise ConfigError(
                 f"priors.{site}: found {type(made).__name__}, expected a Pyro distribution, or a callable from shape {tuple(shape)} to one"
@@ -104,7 +136,8 @@ def _make(site: str, prior: SitePrior | Prior, shape: torch.Size, **sized: Any) 
         return made
     cls: Any = PRIORS.get(prior.dist) if prior.dist in PRIORS.names() else getattr(dist, prior.dist, None)
     if not (inspect.isclass(cls) and issubclass(cls, TorchDistributionMixin)):
-        known = [*PRIORS.names(), *(name for name in dist.__all__ if inspect.isclass(getattr(dist, name, None)))]
+        known = [name for name, one in vars(dist).items() if inspect.isclass(one) and issubclass(one, TorchDistributionMixin)]
+        known += PRIORS.names()
         close = difflib.get_close_matches(prior.dist, known, n=1)
         hint = f"did you mean '{close[0]}'?" if close else "use a name such as Normal, LogNormal, Dirichlet or LKJCholesky"
         raise ConfigError(f"priors.{site}.dist: Pyro has no distribution '{prior.dist}'; {hint}")
@@ -116,8 +149,19 @@ def _make(site: str, prior: SitePrior | Prior, shape: torch.Size, **sized: Any) 
     try:
         arguments = {key: torch.as_tensor(value, dtype=torch.get_default_dtype()) for key, value in prior.options.items()}
         return make(**arguments, **sized, validate_args=True)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise ConfigError(f"priors.{site}: {prior.dist} cannot be made ({str(error).splitlines()[0]}); correct its arguments") from error
+    except Exception as error:  # Pyro's classes also assert, and index what they take for a tensor with dimensions
+        why = one_line(error, 300) or "its arguments are not of the kind or shape that it takes"
+        raise ConfigError(f"priors.{site}: {prior.dist} cannot be made ({why}); correct its arguments") from error
+
+
+def _called(site: str, make: Callable[[torch.Size], TorchDistribution], shape: torch.Size) -> Any:
+    try:
+        return make(shape)
+    except Exception as error:  # it is the caller's own
+        raise ConfigError(
+            f"priors.{site}: the callable fails on shape {tuple(shape)} ({type(error).__name__}: {one_line(error)}); "
+            "expected one from the shape to a Pyro distribution"
+        ) from error
 
 
 def _simplex(prior: SitePrior | Prior, size: int, site: str) -> TorchDistribution:
@@ -167,14 +211,15 @@ def _copula_priors(
 
 def _copula(prior: SitePrior | Prior, structure: MixtureStructure, default: TorchDistribution, site: str) -> TorchDistribution:
     sized: dict[str, int] = {}
-    if isinstance(prior, SitePrior):
-        if prior.dist == "LKJCorrCholesky":
-            # Pyro's older name of the same distribution, whose class cannot be expanded.
-            options = {("concentration" if key == "eta" else key): value for key, value in prior.options.items()}
-            prior = SitePrior(dist="LKJCholesky", **options)
-        # The site knows its size; the config leaves it out.
-        sized = {"dim": structure.modalities} if prior.dist == "LKJCholesky" else {}
+    if isinstance(prior, SitePrior) and prior.dist in _LKJ:
+        options = {("concentration" if key == "eta" else key): value for key, value in prior.options.items()}
+        sized = {"dim": structure.modalities}  # the site knows its size; the config may leave it out
+        if options.pop("dim", structure.modalities) != structure.modalities:
+            raise ConfigError(f"priors.{site}.dim: found {prior.options['dim']}, expected {structure.modalities} modalities; leave it out")
+        prior = SitePrior(dist="LKJCholesky", **options)
     made = _make(site, prior, default.shape(), **sized)
+    if isinstance(made, dist.LKJ):
+        made = made.base_dist
     support = _base(default.support)
     floor = getattr(support, "lower_bound", None) if type(support) is type(constraints.greater_than(0.0)) else None
     _check_support(site, made, support if floor is None else constraints.positive)
@@ -205,7 +250,13 @@ def _bound(support: constraints.Constraint, side: str) -> float | None:
 
 
 def _check_support(site: str, made: TorchDistribution, needed: constraints.Constraint) -> None:
-    found = _base(made.support)
+    try:
+        found = _base(made.support)
+    except NotImplementedError as error:
+        raise ConfigError(
+            f"priors.{site}: {type(made).__name__} has no support; the site needs {needed}; choose another distribution"
+        ) from error
+    said = "a point" if isinstance(made, dist.Delta) else "a circle" if isinstance(made, _CIRCULAR) else str(found)
     bounds = ("lower_bound", "upper_bound")
     fits = type(found) is type(needed) and all(_bound(found, side) == _bound(needed, side) for side in bounds)
     if needed is constraints.positive:
@@ -213,10 +264,8 @@ def _check_support(site: str, made: TorchDistribution, needed: constraints.Const
         lower = getattr(found, "lower_bound", None)
         fits = fits or (lower is not None and bool((torch.as_tensor(lower) == 0).all()) and not hasattr(found, "upper_bound"))
         fits = fits and not found.is_discrete
-    if needed is constraints.real:
-        fits = fits and not isinstance(made, dist.Delta)  # a point has no density to weigh
-    if not fits:
-        raise ConfigError(f"priors.{site}: {type(made).__name__} has support {found}; the site needs {needed}; choose another distribution")
+    if not fits or said != str(found):
+        raise ConfigError(f"priors.{site}: {type(made).__name__} has support {said}; the site needs {needed}; choose another distribution")
 
 
 def unchecked(prior: Any) -> Any:

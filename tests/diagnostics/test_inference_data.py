@@ -14,6 +14,7 @@ from scipy import stats
 from cm2pyro import CM2
 from cm2pyro.diagnostics.inference_data import posterior_values, to_arviz, write_groups
 from cm2pyro.diagnostics.khat import KHat, log_ratios, shape
+from cm2pyro.diagnostics.report.posterior import section
 from cm2pyro.errors import ConfigError
 from cm2pyro.inference.frozen import frozen_potential
 
@@ -139,12 +140,33 @@ def test_chains_keep_their_dimension() -> None:
     made = model.posterior_groups(manifest(), draws=20)
     assert made["posterior"].attrs["inference"].startswith("NUTS")
     assert made["log_likelihood"].sizes["chain"] == 2
+    text = model.diagnose_posterior(manifest(), made).parts[0]
+    assert "Of 30 draws 20, evenly spaced, are in posterior.nc" in str(text)
+
+
+def test_whether_chains_have_mixed_is_told_from_all_draws() -> None:
+    """A file of 200 draws never has 100 effective ones of each of four chains; 2,000 independent ones have."""
+    draws = np.random.default_rng(0).normal(size=(4, 500, 1, 1))
+    whole = xr.Dataset({"tau": (("chain", "draw", "pair", "latent"), draws)})
+    kept = {"posterior": whole.isel(draw=slice(None, None, 10)).assign_attrs(inference="NUTS")}
+    assert not section(kept, None, [0] * 4, False, whole).findings
+    apart = whole + np.arange(4)[:, None, None, None]
+    assert "have not mixed" in section(kept, None, [0] * 4, False, apart).findings[0].text
 
 
 def test_point_estimates_are_one_draw() -> None:
+    """Of the posterior; prior and outcomes are drawn as often as asked."""
     made = fitted("delta").posterior_groups(manifest(), draws=25)
-    assert made["posterior"].sizes["draw"] == 1
+    assert made["posterior"].sizes["draw"] == made["log_likelihood"].sizes["draw"] == 1
     assert "MAP" in made["posterior"].attrs["inference"]
+    assert made["prior"].sizes["draw"] == 25
+    outcome = made["posterior_predictive"]["outcome"]
+    assert outcome.shape == (1, 25, N - 2)
+    # The mean outcome of 25 draws is the probability of the label that is there, within four standard errors over all rows.
+    p = np.exp(made["log_likelihood"]["outcome"].values[0, 0])
+    y = made["observed_data"]["outcome"].values
+    right = (outcome.values[0] == y).mean(0)
+    assert abs((right - p).mean()) < 4 * np.sqrt((p * (1 - p)).mean() / (25 * (N - 2)))
 
 
 def test_a_regression_is_in_the_units_of_its_label() -> None:

@@ -5,9 +5,10 @@ import pytest
 import torch
 from torch.distributions import biject_to
 
-from cm2pyro.config import Priors
+from cm2pyro.config import Config, Priors
 from cm2pyro.distributions.structure import MixtureStructure
 from cm2pyro.errors import ConfigError
+from cm2pyro.models import check_model
 from cm2pyro.models.priors import Floored, head_priors, site_priors
 
 STRUCTURE = MixtureStructure(modalities=3, dim=2, components=4)
@@ -95,6 +96,17 @@ def test_a_swapped_prior_is_the_one_used() -> None:
         ({"locs": {"dist": "Delta", "v": 0}}, "support"),
         ({"weights": {"dist": "Dirichlet", "concentration": [1, 1]}}, "shape"),
         ({"copula": {"dist": "Gamma", "concentration": 1, "rate": 1}}, "priors.copula"),
+        ({"copula": {"dist": "LKJ", "dim": 4, "concentration": 1}}, "priors.copula.dim: found 4, expected 3 modalities"),
+        ({"locs": {"dist": "Delta", "v": 0}}, "Delta has support a point; the site needs Real()"),
+        ({"locs": {"dist": "VonMises", "loc": 0, "concentration": 1}}, "VonMises has support a circle; the site needs Real()"),
+        ({"scales": {"dist": "Gamma", "concentration": -2, "rate": 1}}, "found invalid values: -2.0)"),
+        ({"locs": {"dist": "MultivariateStudentT", "df": 3, "loc": 0, "scale_tril": 1}}, "MultivariateStudentT cannot be made (Dimension"),
+        (
+            {"locs": {"dist": "GaussianMRF", "initial_dist": 1, "transition_dist": 1, "observation_dist": 1}},
+            "GaussianMRF cannot be made (its",
+        ),
+        ({"locs": {"dist": "TorchDistribution"}}, "TorchDistribution has no support"),
+        ({"locs": {"dist": "Distribution"}}, "no distribution 'Distribution'; did you mean 'TorchDistribution'"),
     ],
 )
 def test_refusals_name_the_site(given: dict, expected: str) -> None:
@@ -119,6 +131,28 @@ def test_priors_from_python_are_objects_or_callables() -> None:
     torch.testing.assert_close(made["locs"].log_prob(x), dist.StudentT(3.0, 0.0, 1.0).log_prob(x).sum())
     expected = 2 * dist.LKJCholesky(3, torch.tensor(7.0)).log_prob(torch.eye(3))
     torch.testing.assert_close(made["copula"].log_prob(torch.eye(3).expand(2, 3, 3)), expected)
+
+
+def test_a_vague_prior_whose_draws_round_to_the_floor_is_allowed() -> None:
+    vague = {"dist": "Gamma", "concentration": 0.001, "rate": 0.001}
+    made = site_priors(STRUCTURE, priors(scales=vague))["scales"]
+    assert float(made.sample().min()) == pytest.approx(STRUCTURE.scale_floor)
+    assert made.log_prob(torch.ones(3, 4, 2)).isfinite()
+
+
+def test_the_three_names_of_lkj_are_one_prior() -> None:
+    """A density over R and the one over its Cholesky factor that means the same."""
+    tril = STRUCTURE.copula.priors()["copula"].sample()
+    expected = dist.LKJCholesky(3, torch.tensor(5.0)).log_prob(tril).sum()
+    for asked in (
+        {"dist": "LKJ", "concentration": 5},
+        {"dist": "LKJ", "dim": 3, "concentration": 5},
+        {"dist": "LKJCholesky", "dim": 3, "concentration": 5},
+        {"dist": "LKJCorrCholesky", "eta": 5},
+    ):
+        torch.testing.assert_close(site_priors(STRUCTURE, priors(copula=asked))["copula"].log_prob(tril), expected)
+    given = dist.LKJ(3, torch.tensor(5.0))
+    torch.testing.assert_close(site_priors(STRUCTURE, Priors(), {"copula": given})["copula"].log_prob(tril), expected)
 
 
 def test_events_given_whole_are_the_same_prior() -> None:
@@ -153,6 +187,8 @@ def test_a_multivariate_normal_over_latent_dimensions() -> None:
         ({"locks": dist.Normal(0.0, 1.0)}, "no site 'locks'"),
         ({"locs": 3}, "priors.locs: found int, expected a Pyro distribution, or a callable from shape (3, 4, 2)"),
         ({"locs": lambda shape: shape}, "priors.locs: found Size"),
+        ({"locs": dist.ImproperUniform(dist.constraints.real, (), ())}, "priors.locs: draws or their density fail"),
+        ({"locs": dist.Normal}, "priors.locs: the callable fails on shape (3, 4, 2) (TypeError: "),
         ({"locs": torch.distributions.Normal(0.0, 1.0)}, "priors.locs: found Normal, expected a Pyro distribution"),
         ({"locs": dist.Normal(torch.zeros(5), 1.0)}, "priors.locs: shape (5,) does not expand to the site's (3, 4, 2)"),
         ({"locs": dist.MultivariateNormal(torch.zeros(3), torch.eye(3))}, "priors.locs: shape (3,) does not expand"),
@@ -202,3 +238,26 @@ def test_head_priors() -> None:
         head_priors(priors(head={"dist": "Gamma", "concentration": 1, "rate": 1}), 2, 3)
     with pytest.raises(ConfigError, match=r"priors\.head: shape \(4,\) does not expand to the site's \(2, 3\)"):
         head_priors(priors(head={"dist": "Normal", "loc": [0, 0, 0, 0], "scale": 1}), 2, 3)
+
+
+def test_a_prior_of_the_head_is_checked_with_the_config() -> None:
+    """Before data are read; what only the data know, the number of classes, waits for them."""
+    raw = {
+        "task": {"type": "multiclass", "label": "label"},
+        "modalities": {name: {"kind": "embedding", "encoder": "identity", "column": name} for name in ("a", "b")},
+        "latent": {"dim": 2},
+        "fusion": {"kind": "mlp", "layers": 0},
+    }
+    binary = raw | {"task": {"type": "binary", "label": "label"}}
+    gamma, seven = {"dist": "Gamma", "concentration": 1, "rate": 1}, {"dist": "Normal", "loc": [0.0] * 7, "scale": 1}
+    for config in (raw, binary):
+        with pytest.raises(ConfigError, match=r"priors\.head: Gamma has support"):
+            check_model(Config.from_dict(config | {"priors": {"head": gamma}}))
+        with pytest.raises(ConfigError, match=r"priors\.head: HalfNormal has support"):
+            check_model(Config.from_dict(config), {"head": dist.HalfNormal(1.0)})
+    with pytest.raises(ConfigError, match=r"priors\.head: shape \(7,\) does not expand to the site's \(1, 4\)"):
+        check_model(Config.from_dict(binary | {"priors": {"head": seven}}))
+    state = torch.get_rng_state()
+    check_model(Config.from_dict(raw), {"head": lambda shape: dist.Normal(torch.zeros(3, 4), 1.0)})
+    check_model(Config.from_dict(binary), {"head": dist.Normal(0.0, 1.0)})
+    assert torch.equal(state, torch.get_rng_state())

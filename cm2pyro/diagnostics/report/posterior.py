@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+import xarray as xr
 
 from cm2pyro.diagnostics.inference_data import Groups
 from cm2pyro.diagnostics.khat import BAD, KHat
@@ -12,22 +13,24 @@ _MOST = 40  # rows of the table
 _RHAT, _ESS = 1.01, 100  # per chain; Vehtari, Gelman, Simpson, Carpenter & Bürkner 2021
 
 
-def section(groups: Groups, k: KHat | None, divergences: list[int] | None, tempered: bool) -> Section:
+def section(groups: Groups, k: KHat | None, divergences: list[int] | None, tempered: bool, whole: xr.Dataset | None = None) -> Section:
     """What the posterior says of label-free quantities, and whether it can be believed.
 
     Args:
         groups: see `inference_groups`. k: of a variational guide, else None. divergences: per chain of NUTS, else None.
-        tempered: whether the latents of learned encoders were weighted by beta below 1.
+        tempered: whether the latents of learned encoders were weighted by beta below 1. whole: every draw of the chains, of which `groups`
+            has a part: effective draws of a part would say that chains have not mixed, however long they are.
     """
     import arviz as az
 
-    posterior = groups["posterior"]
-    said = str(posterior.attrs["inference"])
+    kept = groups["posterior"]
+    posterior, said = kept if whole is None else whole, str(kept.attrs["inference"])
     findings: list[Finding] = []
     shown = [name for name in ("tau", "head_bias", "head") if name in posterior]
-    single = posterior.sizes["chain"] * posterior.sizes["draw"] == 1
-    parts: list[str | Table] = [f"Global sites by {said}. The draws are in posterior.nc, which ArviZ opens."]
-    if single:
+    total, saved = (one.sizes["chain"] * one.sizes["draw"] for one in (posterior, kept))
+    which = "The draws are" if saved == total else f"Of {total} draws {saved}, evenly spaced, are"
+    parts: list[str | Table] = [f"Global sites by {said}. {which} in posterior.nc, which ArviZ opens."]
+    if total == 1:
         parts.append(
             "Point estimates have no spread: intervals of predictions come from the latents alone. For a posterior set guide.globals."
         )
@@ -46,7 +49,7 @@ def section(groups: Groups, k: KHat | None, divergences: list[int] | None, tempe
         findings.append(
             Finding("beta is below 1 behind learned encoders: intervals of global sites are tempered, and describe learned latents", "note")
         )
-    if shown and not single:
+    if shown and total > 1:
         chains = posterior.sizes["chain"] > 1
         table: Any = az.summary(posterior[shown], hdi_prob=0.9, round_to="none", kind="all" if chains else "stats")
         columns = ["mean", "sd", "hdi_5%", "hdi_95%"] + (["r_hat", "ess_bulk"] if chains else [])
