@@ -11,7 +11,8 @@ from cm2pyro.config_bayes import CopulaPrior, Guide, Latent, MixturePrior, Nuts,
 from cm2pyro.config_file import apply_override, read_yaml, write_yaml
 from cm2pyro.config_fit import Fit
 from cm2pyro.errors import ConfigError
-from cm2pyro.registry import describe, nearest, one_line, refuse_values
+from cm2pyro.foreign import is_place
+from cm2pyro.registry import describe, leaves, nearest, one_line, refuse_values
 
 __all__ = [
     "Alignment",
@@ -34,6 +35,7 @@ __all__ = [
 ]
 
 _BINS = 10_000  # a grid with more would not fit into memory
+_NAMES = {"encoder", "family", "families", "dist", "kind", "model"}  # keys whose value is a name in a registry
 _NOT_INPUTS = ("sample_id", "subject_id", "split")  # columns of the manifest that no modality may be
 
 
@@ -221,6 +223,11 @@ class Config(Section):
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON, which `from_dict` turns into an equal config."""
         return self.model_dump(mode="json")
+
+    def foreign(self) -> dict[str, str]:
+        """Key -> `package.module:Class`, for every class of another package that it names; nothing is imported."""
+        words = ((key, [part for part in key.split(".") if not part.isdigit()][-1:], value) for key, value in leaves(self.to_dict()))
+        return {key: value for key, word, value in words if _NAMES.issuperset(word) and is_place(value)}
 
     def to_file(self, path: str | Path) -> None:
         """Write the resolved config, defaults included, atomically."""

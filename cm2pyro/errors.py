@@ -1,6 +1,10 @@
 """What goes wrong in a way that the user can mend. The command line turns each into one line and an exit code."""
 
+from types import TracebackType
+
 __all__ = ["CM2Error", "CheckpointError", "ConfigError", "DataError", "StoppedError"]
+
+FOREIGN: set[str] = set()  # modules of other packages whose classes a config named: what goes wrong in them is no fault of ours
 
 
 class CM2Error(Exception):
@@ -41,4 +45,17 @@ def explain(error: BaseException) -> tuple[str, int]:
     if isinstance(error, MemoryError):
         return f"not enough memory ({' '.join(str(error).split()) or 'no more is said'}); give fewer rows, or a smaller model", 1
     detail = " ".join(str(error).split())[:200]
+    module = _foreign(error.__traceback__)
+    if module is not None:
+        return f"unexpected {type(error).__name__}: {detail}; raised by {module}, which a config names; add --debug to see where", 1
     return f"unexpected {type(error).__name__}: {detail}; this is a fault of cm2pyro, add --debug to see where", 1
+
+
+def _foreign(trace: TracebackType | None) -> str | None:
+    """The module of another package, named by a config, through which an error has come."""
+    found = None
+    while trace is not None:
+        name = str(trace.tb_frame.f_globals.get("__name__", ""))
+        found = name if name in FOREIGN else found
+        trace = trace.tb_next
+    return found

@@ -2,7 +2,6 @@
 
 import datetime
 import difflib
-import importlib
 import inspect
 import math
 from collections.abc import Callable, Iterable, Iterator
@@ -10,7 +9,8 @@ from typing import Annotated, Any, Generic, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, create_model
 
-from cm2pyro.errors import ConfigError
+from cm2pyro.errors import FOREIGN, ConfigError
+from cm2pyro.foreign import FORM, Contract, is_place, module_of
 
 __all__ = ["Registry", "describe", "nearest", "not_a_switch", "one_line", "refuse_values"]
 
@@ -35,6 +35,10 @@ def nearest(name: str, known: Iterable[str], others: Iterable[str] = ()) -> str:
     return f"{hint}known: {', '.join(one_line(word, 60) for word in known[:_MANY])}{more}"
 
 
+class UnknownNameError(ConfigError):
+    """A name that no registry knows; a program may have registered it."""
+
+
 class Registry(Generic[Entry]):
     """A table from names to classes. Options are the keyword-only parameters of the class, checked by their annotations.
 
@@ -42,6 +46,7 @@ class Registry(Generic[Entry]):
         kind: what the entries are, for messages ("encoder", "fusion", …).
         others: name -> entry or None, asked for names that are not registered; and_also: what it knows, in words, for messages;
         suggested: names that it knows, for suggestions.
+        contract: what a class of another package must be; None: the registry takes none. A name `package.module:Class` is then imported.
     """
 
     def __init__(
@@ -50,12 +55,18 @@ class Registry(Generic[Entry]):
         others: Callable[[str], Entry | None] | None = None,
         and_also: str = "",
         suggested: Callable[[], Iterable[str]] = tuple,
+        contract: Contract | None = None,
     ) -> None:
         self.kind = kind
         self._entries: dict[str, Entry | str] = {}
         self._others = others
         self._and_also = and_also
         self._suggested = suggested
+        self.contract = contract
+
+    def __contains__(self, name: object) -> bool:
+        """Whether a name is registered, or says where a class of another package is."""
+        return name in self._entries or (self.contract is not None and is_place(name))
 
     def register(self, name: str, entry: Entry | str) -> Entry | str:
         """Add an entry, or where it is, as `package.module:Name`: it is then imported when first asked for.
@@ -63,29 +74,73 @@ class Registry(Generic[Entry]):
         Raises:
             ConfigError: the name is taken by another entry.
         """
-        if self._entries.get(name, entry) != entry:
+        if not _same(self._entries.get(name, entry), entry):
             raise ConfigError(f"{self.kind} '{name}' is registered already; choose another name")
         self._entries[name] = entry
         return entry
 
+    def register_foreign(self, name: str, entry: Entry | str) -> None:
+        """As `register`, for a class of another package, which is checked; one that is defined anew, as in a notebook, takes its own place.
+
+        Raises:
+            ConfigError: the name is none or is taken, or the class is not what a config may name.
+        """
+        where = f"{self.kind} '{one_line(name, 60)}'"
+        if not name.isidentifier():
+            raise ConfigError(f"{where}: expected a name of letters, digits and underscores; choose another")
+        if self._others is not None and self._others(name) is not None:
+            raise ConfigError(f"{where} is there already; choose another name")
+        fault = None
+        if isinstance(entry, str):
+            fault = None if is_place(entry) else f"found '{one_line(entry, 60)}', expected a class or {FORM}; mend it"
+        elif self.contract is not None:
+            fault = self.contract.fault(entry)
+        if fault is not None:
+            raise ConfigError(f"{where}: {fault}")
+        self.register(name, entry)
+
     def names(self) -> list[str]:
         return sorted(self._entries)
 
-    def get(self, name: str, where: str = "") -> Entry:
-        """The entry of that name. Raises ConfigError that names the nearest known one."""
+    def get(self, name: str, where: str = "", foreign: bool = True) -> Entry:
+        """The entry of that name.
+
+        Args:
+            where: the config key, for messages. foreign: whether `package.module:Class` may be imported.
+
+        Raises:
+            ConfigError: an unknown name, with the nearest known one; a class that is not there, or not what a config may name.
+        """
         entry = self._entries.get(name)
         if isinstance(entry, str):
-            module, _, attribute = entry.partition(":")
-            entry = self._entries[name] = getattr(importlib.import_module(module), attribute)
+            entry = self._entries[name] = self._at(entry, where or f"{self.kind} '{name}'")
+        elif entry is None and foreign and name in self:
+            entry = self._at(name, where or self.kind)
         if entry is not None:
             return entry
         found = self._others(name) if self._others is not None else None
         if found is None:
             prefix = f"{where}: " if where else ""
-            raise ConfigError(
-                f"{prefix}unknown {self.kind} '{one_line(name, 60)}'; {nearest(name, self._entries, self._suggested())}{self._and_also}"
+            also = self._and_also + (f", a class of your own as {FORM}" if foreign and self.contract is not None else "")
+            raise UnknownNameError(
+                f"{prefix}unknown {self.kind} '{one_line(name, 60)}'; {nearest(name, self._entries, self._suggested())}{also}"
             )
         return found
+
+    def _at(self, place: str, where: str) -> Entry:
+        """What stands at `package.module:Class`."""
+        module, name = module_of(place, where), place.partition(":")[2]
+        entry: Entry | None = getattr(module, name, None)
+        if entry is None:
+            fitting = list(self.contract.fitting(module)) if self.contract is not None else []
+            known = nearest(name, fitting) if fitting else f"it has no {self.kind}"
+            raise ConfigError(f"{where}: {place}: {module.__name__} has no {name}; {known}")
+        fault = self.contract.fault(entry) if self.contract is not None else None
+        if fault is not None:
+            raise ConfigError(f"{where}: {place}: {fault}")
+        if not module.__name__.startswith("cm2pyro."):
+            FOREIGN.add(module.__name__)
+        return entry
 
     def keywords(self, name: str, where: str = "") -> set[str]:
         """Names of the options of an entry."""
@@ -122,6 +177,12 @@ class Registry(Generic[Entry]):
         return {key: getattr(checked, key) for key in parameters}
 
 
+def _same(one: Any, other: Any) -> bool:
+    """Whether two entries are one class, perhaps defined again."""
+    names = [(getattr(entry, "__module__", None), getattr(entry, "__qualname__", None)) for entry in (one, other)]
+    return one == other or (inspect.isclass(one) and inspect.isclass(other) and names[0] == names[1])
+
+
 def _signature(entry: Callable[..., Any]) -> inspect.Signature:
     try:
         # A module with `from __future__ import annotations` has its annotations as text.
@@ -148,7 +209,7 @@ def _guarded(annotation: Any) -> Any:
 
 def refuse_values(raw: Any, where: str) -> None:
     """Raises ConfigError for what JSON has no word for, wherever it stands: options and prior arguments are typed only later."""
-    for key, value in _leaves(raw):
+    for key, value in leaves(raw):
         if isinstance(value, float) and not math.isfinite(value):
             raise ConfigError(f"{where}: {key}: found {value}, expected a finite number; write one")
         if isinstance(value, bytes | set | frozenset | datetime.date):
@@ -156,13 +217,14 @@ def refuse_values(raw: Any, where: str) -> None:
             raise ConfigError(f"{where}: {key}: found {found}, expected text, a number, a list or a mapping; quote it")
 
 
-def _leaves(raw: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+def leaves(raw: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    """`a.b.0` -> value, of everything in nested mappings and lists."""
     inner = raw.items() if isinstance(raw, dict) else enumerate(raw) if isinstance(raw, list | tuple) else None
     if inner is None:
         yield key, raw
         return
     for part, value in inner:
-        yield from _leaves(value, f"{key}.{one_line(part, 60)}" if key else one_line(part, 60))
+        yield from leaves(value, f"{key}.{one_line(part, 60)}" if key else one_line(part, 60))
 
 
 def describe(error: ValidationError, where: str = "") -> str:

@@ -1,5 +1,7 @@
 """Names of every Pyro site and plate, in one place."""
 
+import re
+
 PLATE = "data"  # one row per sample of the minibatch
 DRAWS = "draws"  # completions of the missing latents that share one draw of the observed ones
 
@@ -15,8 +17,11 @@ OUTCOME = "outcome"
 
 
 def copula(*parts: str) -> str:
-    """Name of a site of the copula: `copula`, `copula_df`, in a mixture of families `copula_<family>`, `copula_weights`."""
-    return "_".join([COPULA, *(part for part in parts if part)])
+    """Name of a site of the copula: `copula`, `copula_df`, in a mixture of families `copula_<family>`, `copula_weights`.
+
+    Of a family named `package.module:Class` that is `copula_package_module_Class`: a site's name is that of a parameter.
+    """
+    return "_".join([COPULA, *(re.sub(r"\W", "_", part) for part in parts if part)])
 
 
 def auxiliary(modality: str) -> str:

@@ -10,8 +10,8 @@ from cm2pyro.cli import main
 
 # A room may import from rooms of a lower number, and from itself; models and guides stand side by side.
 ORDER = {
-    "errors": 0, "sites": 0, "noise": 1, "files": 1, "logs": 1, "registry": 1, "config_file": 1.5, "config_base": 1.6, "config_bayes": 1.7,
-    "config_fit": 1.7, "config": 2, "data": 3, "distributions": 2.5, "encoders": 4,
+    "errors": 0, "sites": 0, "foreign": 0.5, "noise": 1, "files": 1, "logs": 1, "registry": 1, "config_file": 1.5, "config_base": 1.6,
+    "config_bayes": 1.7, "config_fit": 1.7, "config": 2, "data": 3, "distributions": 2.5, "encoders": 4,
     "models": 5, "guides": 5, "inference": 6, "diagnostics": 7, "api": 8, "sweep": 8.5, "cli": 9, "__init__": 10, "__main__": 10,
 }  # fmt: skip
 

@@ -74,7 +74,7 @@ def test_an_entry_can_be_named_by_its_place() -> None:
     assert made.get("tuner") is Registry
     assert made.keywords("tuner") == set()
     made.register("absent", "cm2pyro.nowhere:Nothing")  # a fault of who wrote the line, seen when it is asked for
-    with pytest.raises(ModuleNotFoundError, match="nowhere"):
+    with pytest.raises(ConfigError, match=r"^encoder 'absent': cm2pyro\.nowhere:Nothing: there is no module cm2pyro\.nowhere;"):
         made.get("absent")
 
 

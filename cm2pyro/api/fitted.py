@@ -32,7 +32,9 @@ from cm2pyro.inference.monitor import pairwise_tau
 from cm2pyro.inference.program import Program
 from cm2pyro.inference.recalibration import NONE, Recalibration, check_rows
 from cm2pyro.models import Given
-from cm2pyro.registry import one_line
+from cm2pyro.registry import UnknownNameError, one_line
+
+_UNKNOWN = "a name that a program has registered is known to programs which do the same (register_encoder, …) before they load the run"
 
 
 class Fitted(Streamed):
@@ -268,16 +270,23 @@ class Fitted(Streamed):
 
     @classmethod
     def load(
-        cls, path: str | Path, device: str = "cpu", say: Say = silent, encoders: Modules | None = None, priors: Given | None = None
+        cls,
+        path: str | Path,
+        device: str = "cpu",
+        say: Say = silent,
+        encoders: Modules | None = None,
+        priors: Given | None = None,
+        trust_code: bool = False,
     ) -> Self:
         """Read a run folder. Raises CheckpointError if it is none or incomplete.
 
         Args:
             encoders: the modules that the fit was given from Python, if any; their weights come from the run.
             priors: those that it was given from Python, if any.
+            trust_code: import classes of other packages that the run's config names (`package.module:Class`); else it is refused.
         """
         folder = Path(path)
-        config, state = run.read_config(folder), run.read_json(folder / run.PREPROCESSING)
+        config, state = run.read_config(folder, trust_code), run.read_json(folder / run.PREPROCESSING)
         absent = sorted(set(state.get("encoders", [])) - set(encoders or {}))
         if absent:
             raise CheckpointError(
@@ -289,7 +298,8 @@ class Fitted(Streamed):
         try:
             loaded = cls(config, say, encoders, priors)
         except ConfigError as error:
-            raise CheckpointError(f"{folder / run.CONFIG}: {error}") from error
+            remedy = f"; {_UNKNOWN}" if isinstance(error, UnknownNameError) else ""
+            raise CheckpointError(f"{folder / run.CONFIG}: {error}{remedy}") from error
         try:
             loaded.preparation.load(state)
         except CheckpointError as error:

@@ -44,6 +44,10 @@ class _Commands(click.Group):
         return command
 
 
+# Of commands that load a run.
+trusting = click.option("--trust-code", is_flag=True, help="Import classes of other packages that RUN names; they are code, which runs.")
+
+
 def _version() -> str:
     from cm2pyro import __version__
 

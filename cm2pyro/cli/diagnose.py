@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from cm2pyro.cli import say
+from cm2pyro.cli import say, trusting
 
 
 @click.command()
@@ -13,13 +13,14 @@ from cm2pyro.cli import say
 @click.option("--split", type=click.Choice(["train", "val", "test"]), help="Only these rows; by default every row.")
 @click.option("--draws", type=click.IntRange(min=1), default=100, show_default=True, help="Draws of the latents for the predictions.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
-def diagnose(run: str, data: str, split: str | None, draws: int, device: str) -> None:
+@trusting
+def diagnose(run: str, data: str, split: str | None, draws: int, device: str, trust_code: bool) -> None:
     """Write RUN/report.html, what the fit has learned, what looks wrong and what the data say to it, and RUN/posterior.nc for ArviZ."""
     from cm2pyro.api import CM2
     from cm2pyro.api.base import silent
     from cm2pyro.diagnostics.report import page
 
-    model = CM2.load(run, device=device, say=say)
+    model = CM2.load(run, device=device, say=say, trust_code=trust_code)
     groups = model.posterior_groups(data, split=split)
     model.say = silent  # which rows, and what about them, has been said
     posterior = model.diagnose_posterior(data, groups)

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from cm2pyro.cli import say
+from cm2pyro.cli import say, trusting
 
 
 @click.command()
@@ -37,6 +37,7 @@ from cm2pyro.cli import say
 @click.option("--tipping", type=click.Path(), help="With --delta: a CSV of each incomplete row's own tipping point.")
 @click.option("--rows", type=click.IntRange(min=1), default=100_000, show_default=True, help="Of shards at most so many, a random sample.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+@trusting
 def evaluate(
     run: str,
     data: str,
@@ -57,6 +58,7 @@ def evaluate(
     tipping: str | None,
     rows: int,
     device: str,
+    trust_code: bool,
 ) -> None:
     """Metrics of the fit in RUN, with 95% bootstrap intervals over subjects."""
     from cm2pyro.api import CM2
@@ -68,7 +70,7 @@ def evaluate(
         if value is not None and delta is None:
             raise click.UsageError(f"{name} belongs to --delta; give both or neither.")
     deltas = () if delta is None else parse_delta(delta)
-    model = CM2.load(run, device=device, say=say)
+    model = CM2.load(run, device=device, say=say, trust_code=trust_code)
     result = model.evaluate(
         data,
         split=split,

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from cm2pyro.cli import say
+from cm2pyro.cli import say, trusting
 
 
 @click.command()
@@ -14,12 +14,13 @@ from cm2pyro.cli import say
 @click.option("--draws", type=click.IntRange(min=1), default=100, show_default=True, help="Draws of the latents.")
 @click.option("--split", type=click.Choice(["train", "val", "test"]), help="Only these rows; by default every row.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
-def impute(run: str, data: str, out: str, draws: int, split: str | None, device: str) -> None:
+@trusting
+def impute(run: str, data: str, out: str, draws: int, split: str | None, device: str, trust_code: bool) -> None:
     """Draw every missing modality's latent given the observed ones, with the fit in RUN."""
     from cm2pyro.api import CM2
     from cm2pyro.diagnostics.latents import write_netcdf
 
-    model = CM2.load(run, device=device, say=say)
+    model = CM2.load(run, device=device, say=say, trust_code=trust_code)
     latents = model.impute(data, draws=draws, split=split)
     latents.attrs["run"] = Path(run).resolve().name
     write_netcdf(latents, out)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from cm2pyro.cli import say
+from cm2pyro.cli import say, trusting
 
 
 @click.command()
@@ -18,7 +18,10 @@ from cm2pyro.cli import say
 @click.option("--report", type=click.Path(), help="A CSV: what is missing, where the spread comes from, what would pay most.")
 @click.option("--figure", type=click.Path(), help="A PNG of the same.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
-def predict(run: str, data: str, out: str, draws: int, split: str | None, report: str | None, figure: str | None, device: str) -> None:
+@trusting
+def predict(
+    run: str, data: str, out: str, draws: int, split: str | None, report: str | None, figure: str | None, device: str, trust_code: bool
+) -> None:
     """Predict the outcome of every row with the fit in RUN."""
     from cm2pyro.api import CM2
     from cm2pyro.data.shards.index import is_shards
@@ -26,7 +29,7 @@ def predict(run: str, data: str, out: str, draws: int, split: str | None, report
     from cm2pyro.files import atomic
     from cm2pyro.inference import distributed
 
-    model = CM2.load(run, device=device, say=say)
+    model = CM2.load(run, device=device, say=say, trust_code=trust_code)
     if is_shards(data):
         for name, value in (("--report", report), ("--figure", figure)):
             if value is not None:

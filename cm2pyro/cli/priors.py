@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cm2pyro.cli import say
+from cm2pyro.cli import say, trusting
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -99,7 +99,8 @@ def check(config: str, data: str, out: str, draws: int, rows: int, overrides: tu
 @click.option("--out", required=True, type=click.Path(), help="Folder for power_scaling.csv, refits.csv and sensitivity.png.")
 @click.option("--draws", type=click.IntRange(min=100), default=1000, show_default=True, help="Of the guide; those of NUTS are all taken.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
-def sensitivity(run: str, data: str, refit: tuple[str, ...], out: str, draws: int, device: str) -> None:
+@trusting
+def sensitivity(run: str, data: str, refit: tuple[str, ...], out: str, draws: int, device: str, trust_code: bool) -> None:
     """Prior sensitivity of the fit in RUN: power-scaling of priors and likelihood, and refits under other priors, side by side."""
     from pathlib import Path
 
@@ -110,7 +111,7 @@ def sensitivity(run: str, data: str, refit: tuple[str, ...], out: str, draws: in
     for name in names:
         if names.count(name) > 1:
             raise click.UsageError(f"--refit: two files are named {name}, and names head the table's columns; rename one.")
-    model = CM2.load(run, device=device, say=say)
+    model = CM2.load(run, device=device, say=say, trust_code=trust_code)
     found = model.prior_sensitivity(data, draws=draws, refit=dict(zip(names, refit, strict=True)))
     folder = _folder(out)
     for note in found.notes:

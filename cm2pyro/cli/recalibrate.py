@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from cm2pyro.cli import say
+from cm2pyro.cli import say, trusting
 
 
 @click.command()
@@ -14,12 +14,13 @@ from cm2pyro.cli import say
 @click.option("--split", type=click.Choice(["train", "val", "test"]), help="By default val; without val rows those that the fit held out.")
 @click.option("--draws", type=click.IntRange(min=1), default=100, show_default=True, help="Draws of the latents.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
-def recalibrate(run: str, data: str, method: str, split: str | None, draws: int, device: str) -> None:
+@trusting
+def recalibrate(run: str, data: str, method: str, split: str | None, draws: int, device: str, trust_code: bool) -> None:
     """Bend the probabilities of the fit in RUN so that they agree with the frequencies in validation rows."""
     from cm2pyro.api import CM2
     from cm2pyro.inference.recalibration import FILE
 
-    model = CM2.load(run, device=device, say=say)
+    model = CM2.load(run, device=device, say=say, trust_code=trust_code)
     made = model.recalibrate(data, method, split, draws)
     made.write(Path(run))
     if made.threshold is not None:

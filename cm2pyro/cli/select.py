@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cm2pyro.cli import say
+from cm2pyro.cli import say, trusting
 
 if TYPE_CHECKING:
     from cm2pyro.inference.select import Candidate
@@ -34,6 +34,7 @@ _TABLE = "selection.csv"
 @click.option("--set", "overrides", multiple=True, metavar="A.B=C", help="Override a key of the config; may be repeated.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True, help="Where the encoders run.")
 @click.option("--seed", type=int, help="Overrides fit.seed.")
+@trusting
 @click.option("--overwrite", is_flag=True, help="Replace an earlier selection in the folder.")
 def select(
     config: str | None,
@@ -46,6 +47,7 @@ def select(
     overrides: tuple[str, ...],
     device: str,
     seed: int | None,
+    trust_code: bool,
     overwrite: bool,
 ) -> None:
     """Choose the copula family and the number of components K for the latents of one fit.
@@ -58,6 +60,8 @@ def select(
     sizes = _sizes(components)
     if config is None and overrides:
         raise click.UsageError("--set changes CONFIG, and none is given; name it, or leave --set out.")
+    if trust_code and run is None:
+        raise click.UsageError("--trust-code belongs to --run, whose config was written by a fit; a CONFIG that you name is trusted.")
 
     import torch
 
@@ -72,7 +76,7 @@ def select(
         overrides = (*overrides, f"fit.seed={seed}")
     own: Config | None = None
     if run is not None:
-        model = CM2.load(run, device=device, say=say)
+        model = CM2.load(run, device=device, say=say, trust_code=trust_code)
         raw = model.config if config is None else Config.from_file(config)
         own = CM2.from_config(raw.to_dict(), overrides=overrides).config
     elif config is not None:

@@ -16,9 +16,10 @@ from cm2pyro.encoders.module import ModuleEncoder
 from cm2pyro.encoders.transformer import Transformer
 from cm2pyro.encoders.vision import CNN, ResNet34, backbone, backbones
 from cm2pyro.errors import ConfigError
+from cm2pyro.foreign import Contract
 from cm2pyro.registry import Registry, nearest, one_line
 
-__all__ = ["ENCODERS", "Encoder", "Modules", "Restored", "check_encoders", "check_weights", "make_encoder"]
+__all__ = ["ENCODERS", "Encoder", "Modules", "Restored", "check_encoders", "check_weights", "make_encoder", "register_encoder"]
 
 
 def _named_elsewhere(name: str) -> type[Encoder] | None:
@@ -30,6 +31,7 @@ ENCODERS: Registry[type[Encoder]] = Registry(
     _named_elsewhere,
     ", any classification network of torchvision, any encoder of Hugging Face as organisation/name or ./folder",
     backbones,
+    Contract(Encoder, "cm2pyro.encoders.Encoder", ("shapes",), ("views", "forward")),
 )
 ENCODERS.register("lstm", LSTM)
 ENCODERS.register("transformer", Transformer)
@@ -41,6 +43,15 @@ ENCODERS.register("cnn", CNN)
 ENCODERS.register("resnet34", ResNet34)
 ENCODERS.register("bag", Bag)
 ENCODERS.register("tinybert", TinyBERT)
+
+
+def register_encoder(name: str, encoder: type[Encoder] | str) -> None:
+    """Let configs name an encoder of your own; text says where it is, `package.module:Class`.
+
+    Raises:
+        ConfigError: the name is taken, or the class is no encoder.
+    """
+    ENCODERS.register_foreign(name, encoder)
 
 
 Modules = Mapping[str, nn.Module]

@@ -192,6 +192,7 @@ def read_mask(out: Path) -> pd.DataFrame | None:
         raise CheckpointError(f"{out / MASK}: cannot be read ({one_line(error)}); fit again with --overwrite") from error
 
 
+_NAMED = 3  # classes that a message lists
 _MAY_CHANGE = ("fit.epochs", "fit.patience", "fit.ensemble", "fit.checkpoint_minutes", "fit.skip", "fit.compile")
 
 
@@ -201,7 +202,7 @@ def check_resumable(out: Path, config: Config, state: dict[str, Any], mask: pd.D
     Raises:
         ConfigError: names the first key that differs. DataError: the training data give other scalings.
     """
-    then, now = _flat(read_config(out).to_dict()), _flat(config.to_dict())
+    then, now = _flat(read_config(out, trust_code=True).to_dict()), _flat(config.to_dict())  # compared, and no more
     for key in sorted(set(then) | set(now)):
         if key not in _MAY_CHANGE and then.get(key) != now.get(key):
             raise ConfigError(
@@ -244,11 +245,24 @@ def read_holdout(out: Path) -> dict[str, list[str]]:
     return found
 
 
-def read_config(run: Path) -> Config:
-    """Raises CheckpointError if the folder is no run."""
+def read_config(run: Path, trust_code: bool = False) -> Config:
+    """The config of a run; nothing is imported.
+
+    Raises:
+        CheckpointError: the folder is no run; without `trust_code` also, the config names classes of other packages.
+    """
     if not (run / CONFIG).is_file():
         raise CheckpointError(f"{run}: is no run folder, {CONFIG} is not there; name a folder that 'cm2pyro fit' wrote")
     try:
-        return Config.from_file(run / CONFIG, based=False)
+        config = Config.from_file(run / CONFIG, based=False)
     except ConfigError as error:
         raise CheckpointError(str(error)) from error
+    foreign = config.foreign()
+    if foreign and not trust_code:
+        named = [f"{key} is {one_line(place, 100)}" for key, place in foreign.items()]
+        more = f" and {len(named) - _NAMED} more" if len(named) > _NAMED else ""
+        raise CheckpointError(
+            f"{run / CONFIG}: {', '.join(named[:_NAMED])}{more}: expected names of cm2pyro's own, and this is code that loading would run; "
+            "if you trust it and who made the run, pass --trust-code (in Python trust_code=True)"
+        )
+    return config

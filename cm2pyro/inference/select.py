@@ -72,8 +72,11 @@ def candidate_structures(
         ConfigError: nothing to choose from, an unknown family, one that cannot tie M modalities, too many components.
     """
     for name in families:
-        if name != MIXTURE and name not in FAMILIES.names():
+        if name == MIXTURE:
+            continue
+        if name not in FAMILIES:
             raise ConfigError(f"--families: unknown copula family '{name}'; {nearest(name, [*FAMILIES.names(), MIXTURE])}")
+        FAMILIES.get(name, "--families")
     if len(set(families)) < len(families):
         raise ConfigError(f"--families: found {', '.join(families)}, expected different ones; name each once")
     if MIXTURE in families and len(families) < 3:

@@ -9,11 +9,11 @@ from cm2pyro.config import Config
 from cm2pyro.distributions.mixture import CopulaMixture
 from cm2pyro.distributions.structure import MixtureStructure
 from cm2pyro.models.auxiliary import AuxiliaryHeads
-from cm2pyro.models.decoders import DECODERS, check_decoders, make_decoders
+from cm2pyro.models.decoders import DECODERS, Decoder, check_decoders, make_decoders, register_decoder
 from cm2pyro.models.fusion import FUSIONS
 from cm2pyro.models.generative import Head, Model, as_head
 from cm2pyro.models.likelihoods import LIKELIHOODS
-from cm2pyro.models.priors import HEAD_SITES, Given, check_head, head_priors, site_priors
+from cm2pyro.models.priors import HEAD_SITES, Given, check_head, head_priors, register_prior, site_priors
 from cm2pyro.models.selection import MISSINGNESS, missingness_options
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "FUSIONS",
     "LIKELIHOODS",
     "MISSINGNESS",
+    "Decoder",
     "Given",
     "Head",
     "Model",
@@ -29,6 +30,8 @@ __all__ = [
     "make_fusion",
     "make_model",
     "make_structure",
+    "register_decoder",
+    "register_prior",
 ]
 
 
@@ -58,6 +61,7 @@ def make_fusion(config: Config) -> nn.Module:
 def check_model(config: Config, priors: Given | None = None) -> None:
     """Raises ConfigError if the model's part of the config is wrong, or priors given from Python; needs no data."""
     LIKELIHOODS.get(config.task.type, "task.type")
+    FUSIONS.get(config.fusion.kind, "fusion.kind")
     FUSIONS.options(config.fusion.kind, config.fusion.options, "fusion", ("kind",))
     check_decoders(config)
     site_priors(make_structure(config), config.priors, priors)

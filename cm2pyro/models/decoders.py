@@ -16,6 +16,7 @@ from cm2pyro.config import Config
 from cm2pyro.data.dataset import Batch, Dataset
 from cm2pyro.data.pooled import pooled, pooled_view, pooled_width
 from cm2pyro.errors import ConfigError
+from cm2pyro.foreign import Contract
 from cm2pyro.registry import Registry, nearest, one_line
 
 _LEAST_SCALE = 0.1  # sd of the features; one that a latent can copy would otherwise have no highest density
@@ -63,9 +64,20 @@ def no_decoder(dim: int, features: int) -> None:
     """The modality's inputs enter through the guide alone."""
 
 
-DECODERS: Registry[Callable[..., Decoder | None]] = Registry("decoder")
+DECODERS: Registry[Callable[..., Decoder | None]] = Registry(
+    "decoder", contract=Contract(Decoder, "cm2pyro.models.Decoder", ("dim", "features"), ("distribution",))
+)
 DECODERS.register("none", no_decoder)
 DECODERS.register("normal", NormalDecoder)
+
+
+def register_decoder(name: str, decoder: type[Decoder] | str) -> None:
+    """Let configs name a decoder of your own; text says where it is, `package.module:Class`.
+
+    Raises:
+        ConfigError: the name is taken, or the class is no decoder.
+    """
+    DECODERS.register_foreign(name, decoder)
 
 
 class Explained(nn.Module):
@@ -141,6 +153,7 @@ class Decoders(nn.Module):
 def check_decoders(config: Config) -> None:
     """Raises ConfigError if the section `decoders` is wrong."""
     decoders = config.decoders
+    DECODERS.get(decoders.kind, "decoders.kind")
     DECODERS.options(decoders.kind, decoders.options, "decoders", ("kind", "weight", "only"))
     for name in decoders.only or []:
         if name not in config.modalities:

@@ -18,14 +18,33 @@ from cm2pyro.distributions.copulas.frank import SymmetricBeta
 from cm2pyro.distributions.floored import Floored
 from cm2pyro.distributions.structure import MixtureStructure
 from cm2pyro.errors import ConfigError
-from cm2pyro.registry import Registry, nearest, one_line
+from cm2pyro.foreign import Contract
+from cm2pyro.registry import Registry, UnknownNameError, nearest, one_line
 
 Prior = TorchDistribution | Callable[[torch.Size], TorchDistribution]
 Given = Mapping[str, Prior]
 
+
+def _of_pyro(name: str) -> type[TorchDistribution] | None:
+    found = getattr(dist, name, None)
+    return found if inspect.isclass(found) and issubclass(found, TorchDistributionMixin) else None
+
+
 # Distributions that a config may name beside Pyro's. A new one is one file and one line here.
-PRIORS: Registry[type[TorchDistribution]] = Registry("prior")
+PRIORS: Registry[type[TorchDistribution]] = Registry(
+    "prior", _of_pyro, contract=Contract(TorchDistributionMixin, "pyro.distributions.TorchDistribution")
+)
 PRIORS.register("SymmetricBeta", SymmetricBeta)
+
+
+def register_prior(name: str, prior: type[TorchDistribution] | str) -> None:
+    """Let configs name a distribution of your own as a prior; text says where it is, `package.module:Class`.
+
+    Raises:
+        ConfigError: the name is taken, by Pyro too, or the class is no Pyro distribution.
+    """
+    PRIORS.register_foreign(name, prior)
+
 
 _BIAS = SitePrior(dist="Normal", loc=0.0, scale=5.0)  # type: ignore[call-arg]
 _LKJ = ("LKJ", "LKJCholesky", "LKJCorrCholesky")  # one prior: of the matrix, of its factor, and by Pyro's older name
@@ -134,15 +153,14 @@ def _make(site: str, prior: SitePrior | Prior, shape: torch.Size, **sized: Any) 
         while isinstance(made, dist.Independent):
             made = made.base_dist
         return made
-    cls: Any = PRIORS.get(prior.dist) if prior.dist in PRIORS.names() else getattr(dist, prior.dist, None)
-    if not (inspect.isclass(cls) and issubclass(cls, TorchDistributionMixin)):
-        known = [name for name, one in vars(dist).items() if inspect.isclass(one) and issubclass(one, TorchDistributionMixin)]
-        known += PRIORS.names()
+    try:
+        make: Any = PRIORS.get(prior.dist, f"priors.{site}.dist")
+    except UnknownNameError:
+        known = [*filter(_of_pyro, vars(dist)), *PRIORS.names()]
         close = difflib.get_close_matches(prior.dist, known, n=1)
         hint = f"did you mean '{close[0]}'?" if close else "use a name such as Normal, LogNormal, Dirichlet or LKJCholesky"
-        raise ConfigError(f"priors.{site}.dist: Pyro has no distribution '{prior.dist}'; {hint}")
-    make: Any = cls
-    parameters = [name for name in inspect.signature(cls.__init__).parameters if name not in ("self", "validate_args")]
+        raise UnknownNameError(f"priors.{site}.dist: Pyro has no distribution '{prior.dist}'; {hint}") from None
+    parameters = [name for name in inspect.signature(make.__init__).parameters if name not in ("self", "validate_args")]
     for key in prior.options:
         if key not in parameters:
             raise ConfigError(f"priors.{site}.{key}: {prior.dist} has no such argument; {nearest(key, parameters)}")

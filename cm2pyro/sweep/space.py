@@ -151,10 +151,12 @@ def corners(axes: Sequence[Axis]) -> Iterator[Setting]:
 
 
 def apply(base: dict[str, Any], axes: Sequence[Axis], setting: Setting) -> dict[str, Any]:
-    """The raw config with a setting's values. Raises ConfigError for a key whose sections are none."""
+    """The raw config with a setting's values. Raises ConfigError for a key whose sections are none, or a value that is not of its axis."""
     raw = copy.deepcopy(base)
     for axis in axes:
         value = setting[axis.key]
+        if isinstance(axis, Choice) and value not in axis.values:  # of a sweep's folder or a storage that somebody else has written
+            raise ConfigError(f"{axis.key}: found {one_line(as_text(value), 60)}, which is none of the values asked for; start anew")
         if isinstance(axis, Choice) and axis.changes:
             raw = put_over(raw, axis.changes[value])
         else:

@@ -18,9 +18,10 @@ from typing import Any
 import torch
 
 from cm2pyro.api import CM2
+from cm2pyro.config import Config
 from cm2pyro.errors import CheckpointError, StoppedError, explain
 from cm2pyro.files import write_text
-from cm2pyro.inference.run import LOCK, locked
+from cm2pyro.inference.run import LOCK, locked, read_config
 from cm2pyro.registry import one_line
 from cm2pyro.sweep import metrics
 
@@ -114,7 +115,9 @@ def _fitted(task: Task, resume: bool) -> CM2:
 def _evaluate(task: Task) -> dict[str, Any]:
     """The record of the fit, with the metrics of its test rows added."""
     record = _record(task)
-    model = CM2.load(task.folder, device=task.device, say=print)
+    # What the sweep's own config names may be imported, and nothing else that the folder says.
+    trusted = read_config(Path(task.folder), trust_code=True).foreign() == Config.from_dict(task.config).foreign()
+    model = CM2.load(task.folder, device=task.device, say=print, trust_code=trusted)
     torch.set_num_threads(task.threads)
     mask = model.config.missingness.mask
     found = model.evaluate(task.data, split="test", bootstrap=_BOOTSTRAP, missing=() if mask is None else (mask,)).metrics

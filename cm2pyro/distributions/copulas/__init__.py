@@ -14,11 +14,16 @@ from cm2pyro.distributions.copulas.independence import IndependenceCopula
 from cm2pyro.distributions.copulas.joe import Joe90, Joe270, JoeCopula, SurvivalJoe
 from cm2pyro.distributions.copulas.student_t import StudentTCopula
 from cm2pyro.errors import ConfigError
+from cm2pyro.foreign import Contract
 from cm2pyro.registry import Registry
 
-__all__ = ["FAMILIES", "MAX_TAU", "ConditionalCopula", "Copula", "GaussianCopula", "IndependenceCopula", "make_copula"]
+__all__ = ["FAMILIES", "MAX_TAU", "ConditionalCopula", "Copula", "GaussianCopula", "IndependenceCopula", "make_copula", "register_copula"]
 
-FAMILIES: Registry[type[Copula]] = Registry("copula family")
+_DENSITY = ("_log_density", "_log_conditional", "margin", "select", "tau", "from_tau", "from_theta", "tail_dependence")
+_LEARNED = ("site_priors", "from_sites", "sites_from_tau")
+FAMILIES: Registry[type[Copula]] = Registry(
+    "copula family", contract=Contract(Copula, "cm2pyro.distributions.Copula", needs=("family", *_DENSITY, *_LEARNED))
+)
 FAMILIES.register("independence", IndependenceCopula)
 FAMILIES.register("gaussian", GaussianCopula)
 FAMILIES.register("student_t", StudentTCopula)
@@ -35,6 +40,19 @@ FAMILIES.register("gumbel_90", Gumbel90)
 FAMILIES.register("gumbel_270", Gumbel270)
 FAMILIES.register("joe_90", Joe90)
 FAMILIES.register("joe_270", Joe270)
+
+_RESERVED = ("mixture", "weights", "df")  # in a mixture of families they would be other sites
+
+
+def register_copula(name: str, family: type[Copula] | str) -> None:
+    """Let configs and `make_copula` name a copula family of your own; text says where it is, `package.module:Class`.
+
+    Raises:
+        ConfigError: the name is taken, or the class is no family.
+    """
+    if name in _RESERVED:
+        raise ConfigError(f"copula family '{name}': the name has a meaning of its own; choose another name")
+    FAMILIES.register_foreign(name, family)
 
 
 def make_copula(
@@ -58,7 +76,7 @@ def make_copula(
     Raises:
         ConfigError: unknown family, a parameter that the family does not have, or a value out of its range.
     """
-    cls = FAMILIES.get(family)
+    cls = FAMILIES.get(family, foreign=False)  # the name may come from a data set's own file
     if modalities < 2:
         raise ConfigError(f"modalities: a copula ties 2 or more coordinates, found {modalities}; add a coordinate")
 

@@ -13,7 +13,7 @@ from cm2pyro.distributions.copulas import FAMILIES
 from cm2pyro.distributions.copulas.base import Copula
 from cm2pyro.distributions.copulas.families import FamilyMixture
 from cm2pyro.errors import ConfigError
-from cm2pyro.registry import nearest
+from cm2pyro.registry import UnknownNameError, nearest
 
 MIXTURE = "mixture"
 
@@ -45,9 +45,10 @@ class LearnedCopula:
         else:
             if self.families:
                 raise ConfigError(f"prior.copula.families: belongs to family mixture, this one is {self.family}; remove it")
-            if self.family not in FAMILIES.names():
+            if self.family not in FAMILIES:
                 hint = nearest(self.family, [*FAMILIES.names(), MIXTURE])
-                raise ConfigError(f"prior.copula.family: unknown copula family '{self.family}'; {hint}")
+                raise UnknownNameError(f"prior.copula.family: unknown copula family '{self.family}'; {hint}")
+            FAMILIES.get(self.family, "prior.copula.family")
         if self.modalities > 1:
             self.priors()
 
@@ -80,7 +81,7 @@ class LearnedCopula:
     def build(self, values: dict[str, Tensor], like: Tensor) -> Copula:
         """The copula for values of its sites; `like` gives dtype and device where it has none."""
         members = []
-        for cls, names in _sites_of(self):
+        for cls, names in _sites_of(tuple(self._members().items()), self.modalities, self.batch_shape):
             members.append(cls.from_sites({suffix: values[name] for suffix, name in names.items()}, self.modalities, like))
         if len(members) == 1:
             return members[0]
@@ -98,9 +99,8 @@ class LearnedCopula:
 
 
 @lru_cache(maxsize=64)  # asked for at every step; priors are made to learn their names
-def _sites_of(learned: LearnedCopula) -> list[tuple[type[Copula], dict[str, str]]]:
+def _sites_of(
+    members: tuple[tuple[str, type[Copula]], ...], modalities: int, batch_shape: torch.Size
+) -> list[tuple[type[Copula], dict[str, str]]]:
     """Of each member its class, and suffix -> site."""
-    shape = learned.modalities, learned.batch_shape
-    return [
-        (cls, {suffix: sites.copula(prefix, suffix) for suffix in cls.site_priors(*shape)}) for prefix, cls in learned._members().items()
-    ]
+    return [(cls, {suffix: sites.copula(prefix, suffix) for suffix in cls.site_priors(modalities, batch_shape)}) for prefix, cls in members]
