@@ -3,8 +3,9 @@
     python docs/run_page.py docs/start.md            # fails where a block fails, or an output shown is not what comes out
     python docs/run_page.py docs/tutorial.md --write [--figures docs]       # shows what comes out in place of what is shown
 
-Blocks: `bash` holds commands of cm2pyro; `python` shares one namespace over the page; `yaml` and `csv` whose first line is `# NAME` are
-written to that file; `text` after a block is what it prints: all of it, or with a line `…` some lines. Numbers may differ, words may not.
+Blocks: `bash` holds commands of cm2pyro; `python` shares one namespace over the page; `yaml`, `csv` and `python` whose first line is
+`# NAME` are written to that file; `text` after a block is what it prints: all of it, or with a line `…` some lines. Numbers may differ,
+words may not.
 """
 
 import argparse
@@ -39,8 +40,8 @@ def run(page: Path, write: bool = False) -> None:
             elif printed:
                 _compare(code, printed, f"{page.name}:{line}")
             printed = ""
-        elif kind in ("yaml", "csv"):
-            if name := re.match(r"# (\S+\.\w+)\n", code):
+        elif (name := re.match(r"# (\S+\.\w+)\n", code)) or kind in ("yaml", "csv"):
+            if name:
                 Path(name[1]).parent.mkdir(parents=True, exist_ok=True)
                 Path(name[1]).write_text(code[name.end() :] if kind == "csv" else code, encoding="utf-8")
         else:

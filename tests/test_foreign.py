@@ -20,6 +20,7 @@ from cm2pyro.foreign import is_place
 from cm2pyro.models import DECODERS
 from cm2pyro.models.priors import PRIORS
 from cm2pyro.registry import Registry
+from cm2pyro.sweep.trial import Task, _evaluate
 from tests import outside
 from tests.cli.commands import call, refused
 from tests.inference.fits import settings, table
@@ -151,6 +152,25 @@ def test_a_run_that_names_other_code_than_the_user_s_config_is_not_resumed(here:
     assert "wicked has no Net" in refused(capsys, 2, "data", "check", "manifest.csv", "--config", "wicked.yaml")
     assert Path("imported").exists()
     outside.forget("wicked")
+
+
+@pytest.mark.slow
+def test_a_sweep_trusts_its_own_config_and_no_trial_s(here: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    grid = ["--grid", f"modalities.b.encoder=mlp,{NAME}.encoders:Wide", "--jobs", 1, "--evaluate", "test"]
+    code, said, err = call(capsys, "sweep", "config.yaml", "--data", "manifest.csv", "--out", tmp_path / "out", *grid, "--device", "cpu")
+    assert code == 0, err
+    assert "failed" not in said
+    results = pd.read_csv(tmp_path / "out" / "results.csv")
+    assert results["modalities.b.encoder"].tolist() == ["mlp", f"{NAME}.encoders:Wide"]
+    assert results["test_log_loss"].notna().all()
+    outside.forget(NAME)
+    folder = tmp_path / "out" / "trials" / "0002"
+    task = Task(str(folder), CM2.load(folder, trust_code=True).config.to_dict(), "manifest.csv", "cpu", test=True)
+    Path("trap.py").write_text("open('trapped', 'w')")
+    (folder / "config.yaml").write_text((folder / "config.yaml").read_text().replace(f"{NAME}.encoders:Wide", "trap:Net"))
+    with pytest.raises(CheckpointError, match=r"modalities\.b\.encoder is trap:Net"):
+        _evaluate(task)
+    assert not Path("trapped").exists()
 
 
 def test_the_current_folder_is_searched_last(here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

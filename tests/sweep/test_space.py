@@ -106,6 +106,8 @@ def test_a_setting_in_the_config() -> None:
     assert base == {"prior": {"components": 3, "copula": {"family": "gaussian"}}}
     with pytest.raises(ConfigError, match="'components' is not a section"):
         apply(base, [Choice("prior.components.x", (1,))], {"prior.components.x": 1})
+    with pytest.raises(ConfigError, match=r"prior\.components: found os:system, which is none of the values asked for"):
+        apply(base, [Choice("prior.components", (1, 2))], {"prior.components": "os:system"})
 
 
 def test_texts() -> None:
