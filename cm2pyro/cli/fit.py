@@ -43,6 +43,7 @@ def fit(
     import torch
 
     from cm2pyro.api import CM2
+    from cm2pyro.inference.run import best_record
 
     asked = {"seed": seed, "precision": precision, "compile": compiled or None, "deterministic": deterministic or None}
     overrides = (*overrides, *(f"fit.{key}={str(value).lower()}" for key, value in asked.items() if value is not None))
@@ -50,10 +51,8 @@ def fit(
     small = all(_small(modality) for modality in model.config.modalities.values())
     torch.set_num_threads(threads or (1 if small else torch.get_num_threads()))
     model.fit(data, out, device=device, resume=resume, overwrite=overwrite, report=_Report(model.config.fit.epochs))
-    records = model.history
-    scored = [record for record in records if record["val_log_loss"] is not None]
-    if scored:
-        best = min(scored, key=lambda record: record["val_log_loss"])
+    best = best_record(model.history)
+    if best is not None and best["val_log_loss"] is not None:
         auroc = "" if best["val_auroc"] is None else f", AUROC {best['val_auroc']:.3f}"
         click.echo(f"best epoch {best['epoch']}: validation log-loss {best['val_log_loss']:.4f}{auroc}")
     click.echo(f"run written to {Path(out)}")
