@@ -16,6 +16,8 @@ from cm2pyro.inference import checkpoint
 from tests.cli.commands import call
 from tests.inference.fits import difference, last, settings, table
 
+pytestmark = pytest.mark.slow
+
 STEPS = 21  # of the fit whose parameters are compared
 DRAWS = ["--draws", "20", "--device", "cpu"]
 Results = list[dict[str, Any]]

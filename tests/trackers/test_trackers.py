@@ -16,6 +16,8 @@ from cm2pyro.trackers import TRACKERS, TensorBoard
 from tests.inference.fits import CutError, difference, settings, table
 from tests.trackers.read import READERS
 
+pytestmark = pytest.mark.slow
+
 NAMES = list(READERS)
 TABLE = table()
 

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,17 @@ def test_a_tracker_of_the_users_own(tmp_path: Path) -> None:
     assert [step for step, _ in epochs] == [1, 2, 3]
     assert [values["elbo"] for _, values in epochs] == [record["elbo"] for record in model.history]
     assert end["best/val_log_loss"] == min(record["val_log_loss"] for record in model.history)
+
+
+def test_the_one_of_the_docs(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", (root / "docs" / "trackers.md").read_text(encoding="utf-8"), re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(code.partition("model = ")[0], names)
+    CM2.from_config(settings(fit={"epochs": 1})).fit(TABLE, out=tmp_path / "run", trackers=[names["Prints"]()])
+    start, epoch, end = capsys.readouterr().out.splitlines()
+    assert start == "run 0.01"
+    assert epoch.startswith("1 ")
+    assert end == "1"
 
 
 def test_in_memory(tmp_path: Path) -> None:
