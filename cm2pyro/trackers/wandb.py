@@ -41,7 +41,7 @@ class WeightsAndBiases(Tracker):
             config=run.parameters | run.environment,
             settings=settings,
         )
-        return self.run.id
+        return str(self.run.id)
 
     def epoch(self, step: int, values: dict[str, float]) -> None:
         self.run.log(values, step=step)
