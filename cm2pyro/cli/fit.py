@@ -41,16 +41,15 @@ def fit(
 
     from cm2pyro.api import CM2
     from cm2pyro.inference.device import default_threads
+    from cm2pyro.inference.run import best_record
 
     asked = {"seed": seed, "precision": precision, "compile": compiled or None, "deterministic": deterministic or None}
     overrides = (*overrides, *(f"fit.{key}={str(value).lower()}" for key, value in asked.items() if value is not None))
     model = CM2.from_config(config, say=say, overrides=overrides)
     torch.set_num_threads(threads or default_threads(model.config))
     model.fit(data, out, device=device, resume=resume, overwrite=overwrite, report=_Report(model.config.fit.epochs))
-    records = model.history
-    scored = [record for record in records if record["val_log_loss"] is not None]
-    if scored:
-        best = min(scored, key=lambda record: record["val_log_loss"])
+    best = best_record(model.history)
+    if best is not None and best["val_log_loss"] is not None:
         auroc = "" if best["val_auroc"] is None else f", AUROC {best['val_auroc']:.3f}"
         click.echo(f"best epoch {best['epoch']}: validation log-loss {best['val_log_loss']:.4f}{auroc}")
     click.echo(f"run written to {Path(out)}")

@@ -14,6 +14,8 @@ from cm2pyro.cli import main
 from tests.hostile import archives, bound, configs, files, manifests, runs, tables
 from tests.hostile.world import CHECK, FOLDER, PREDICT, Case
 
+pytestmark = pytest.mark.slow
+
 CASES = [case for module in (manifests, tables, files, configs, archives, runs) for case in module.CASES]
 BOUND = 700 << 20  # bytes that a bomb may take beside what Python had; every bomb would take more
 PRELOAD = ["cm2pyro.cli", "cm2pyro.api", "cm2pyro.data.check", "torchvision", "torch._dynamo", "transformers", "pyarrow.parquet", "pydicom"]
