@@ -67,9 +67,9 @@ def test_lines_of_other_samples_are_said(folder: Path, tmp_path: Path) -> None:
         ("sample_id,split\na,train\nb,dev\n", "row 3: split is none"),
         ("sample_id,subject_id,split\na,p,train\nb,p ,val\n", "rows 2 and 3: one subject in two splits"),
         ("sample_id,subject_id,split\na,p,train\nb,,val\n", "row 3: subject_id is empty"),
-        ("sample_id,split\na,train,secret\n", "Expected 2 columns"),
+        ("sample_id,split\na,train,secret\n", "line 2: 3 fields, expected 2"),
         ("sample_id,split\n", "no rows"),
-        ("", "Empty CSV"),
+        ("", "the file is empty"),
         ("sample_id,sample_id\na,b\n", "stands twice"),
     ],
 )
