@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, Literal, TypeGuard
+from typing import Annotated, Any, TypeGuard
 
 import numpy as np
 import pandas as pd
@@ -48,7 +48,7 @@ class Shard(_Part):
     """Some rows, all of one split ('' where the manifest has none), with all that belongs to them."""
 
     name: Name
-    split: Literal["", "train", "val", "test"]
+    split: Annotated[str, Field(pattern=r"^(train|val|test)?$")]
     rows: Annotated[int, Field(ge=1)]
     files: dict[Name, Stored]
 
@@ -218,5 +218,9 @@ def _write(place: Path, cell: str, content: pa.BinaryScalar, source: Path) -> No
     if parts.is_absolute() or ".." in parts.parts:
         raise DataError(f"{source}: path '{one_line(cell, 60)}' leaves the shard; expected a relative path inside it; {_AGAIN}")
     target = place / parts
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_bytes(content.as_buffer())
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(content.as_buffer())
+    except OSError as error:
+        fault = f"'{one_line(cell, 60)}' cannot be unpacked into {place.parent} ({error.strerror})"
+        raise DataError(f"{source}: {fault}; free space, or set TMPDIR to another folder") from error
