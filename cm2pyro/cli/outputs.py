@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from cm2pyro.data.shards.index import is_shards
 from cm2pyro.errors import ConfigError
 from cm2pyro.inference.run import is_own
 
@@ -21,7 +22,7 @@ def check_outputs(run: str, data: str, **outputs: str | None) -> None:
         if name is None:
             continue
         said, path = f"--{option.replace('_', '-')} {name}", _place(name)
-        if path == source or (source.is_dir() and path.is_relative_to(source)):
+        if path == source or (is_shards(data) and path.is_relative_to(source)):
             raise ConfigError(f"{said}: is the data that --data names, and would be replaced; name another file")
         if is_own(_place(run), path):
             raise ConfigError(f"{said}: is a file of the run itself, and would be replaced; name another file")
