@@ -12,6 +12,7 @@ from safetensors.torch import load_file, safe_open, save_file
 
 from cm2pyro.inference import checkpoint as checkpoint_file
 from tests.hostile.files import Trap
+from tests.hostile.shards import sharded
 from tests.hostile.world import PREDICT, Case, Corpus, Spoil, cut, directory, edit_json, gone, link, pipe, put, swap
 
 BEST = "run/checkpoints/best.safetensors"
@@ -274,6 +275,7 @@ posterior.add("a likelihood of eight terabytes", dataset(giant), bomb=True)
 # --- results in place of what was given ------------------------------------------------------------------------------------
 
 over = Corpus("run, an output over", PREDICT, 2, "another file")
+over.add("a shard", sharded(lambda *_: None), "--out shards", command="predict run --data shards --out shards/train-00000/manifest.parquet")
 over.add("the manifest", lambda f: None, "--out manifest.csv", command="predict run --data manifest.csv --out manifest.csv")
 over.add("the manifest, by a link", link("m.csv", "manifest.csv"), "--out m.csv", command="predict run --data manifest.csv --out m.csv")
 over.add("the run's config", lambda f: None, "file of the run", command="predict run --data manifest.csv --out run/config.yaml")
