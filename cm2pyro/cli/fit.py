@@ -16,7 +16,9 @@ from cm2pyro.cli import say
 @click.option("--set", "overrides", multiple=True, metavar="A.B=C", help="Override a key of the config; may be repeated.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 @click.option("--seed", type=int, help="Overrides fit.seed.")
-@click.option("--threads", type=click.IntRange(min=1), help="CPU threads of torch; by default one where all encoders are small, else all.")
+@click.option(
+    "--threads", type=click.IntRange(1, 1024), help="CPU threads of torch; by default one where all encoders are small, else all."
+)
 @click.option("--precision", type=click.Choice(["float32", "bfloat16"]), help="Of the encoders; overrides fit.precision.")
 @click.option("--compile", "compiled", is_flag=True, help="Encoders through torch.compile: fit.compile=true.")
 @click.option("--deterministic", is_flag=True, help="The same bits every time: fit.deterministic=true.")

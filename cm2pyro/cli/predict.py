@@ -21,11 +21,13 @@ from cm2pyro.cli import say
 def predict(run: str, data: str, out: str, draws: int, split: str | None, report: str | None, figure: str | None, device: str) -> None:
     """Predict the outcome of every row with the fit in RUN."""
     from cm2pyro.api import CM2
+    from cm2pyro.cli.outputs import check_outputs
     from cm2pyro.data.shards.index import is_shards
     from cm2pyro.errors import ConfigError
     from cm2pyro.files import atomic
     from cm2pyro.inference import distributed
 
+    check_outputs(run, data, out=out, report=report, figure=figure)
     model = CM2.load(run, device=device, say=say)
     if is_shards(data):
         for name, value in (("--report", report), ("--figure", figure)):

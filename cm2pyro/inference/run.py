@@ -95,6 +95,14 @@ def clear(out: Path, overwrite: bool) -> None:
     (out / "checkpoints").mkdir(parents=True, exist_ok=True)
 
 
+def is_own(run: Path, path: Path) -> bool:
+    """Whether a path, both resolved, is a file that a fit wrote into its run folder and that the run needs."""
+    if not path.is_relative_to(run):
+        return False
+    first, *rest = path.relative_to(run).parts or (".",)
+    return first in _WEIGHTS or (not rest and (first in (CONFIG, LOCK, *_OURS) or first.startswith("tokenizer")))
+
+
 def tidy(out: Path) -> None:
     """Remove what killed fits left half-written; the folder's lock must be held."""
     sweep(out, (CONFIG, "tokenizer.json", *_OURS))
