@@ -100,7 +100,7 @@ def is_own(run: Path, path: Path) -> bool:
     if not path.is_relative_to(run):
         return False
     first, *rest = path.relative_to(run).parts or (".",)
-    return first in _WEIGHTS or (not rest and (first in (CONFIG, LOCK, *_OURS) or first.startswith("tokenizer")))
+    return first in _FOLDERS or (not rest and (first in (CONFIG, LOCK, *_OURS) or first.startswith("tokenizer")))
 
 
 def tidy(out: Path) -> None:
