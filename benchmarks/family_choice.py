@@ -59,14 +59,38 @@ def run(family: str, K: int, M: int, seed: int, mixture: bool, components: tuple
 
 
 def report(lines: list[dict[str, Any]]) -> None:
-    print(f"\n{'truth':12}{'M':>3}{'mixture':>9}{'sets':>6}{'family':>8}{'K':>5}{'both':>6}")
+    print(f"\n{'truth':12}{'M':>3}{'mixture':>9}{'sets':>6}{'family':>8}{'K':>5}{'both':>6}  nats to the next family at the true K")
     groups = sorted({(line["modalities"], line["mixture"], FAMILIES.index(line["family"])) for line in lines})
     for M, mixture, f in groups:
         mine = [x for x in lines if (x["modalities"], x["mixture"], x["family"]) == (M, mixture, FAMILIES[f])]
         family = [x["chosen_family"] == x["family"] for x in mine]
         K = [x["chosen_components"] == x["components"] for x in mine]
         both = sum(a and b for a, b in zip(family, K, strict=True))
-        print(f"{FAMILIES[f]:12}{M:3}{'yes' if mixture else 'no':>9}{len(mine):6}{sum(family):8}{sum(K):5}{both:6}")
+        ahead = sorted(lead(x) for x in mine)
+        nearest = " ".join(sorted({name for _, name in ahead}))
+        print(
+            f"{FAMILIES[f]:12}{M:3}{'yes' if mixture else 'no':>9}{len(mine):6}{sum(family):8}{sum(K):5}{both:6}"
+            f"  {ahead[0][0]:.0f} to {ahead[-1][0]:.0f} ({nearest})"
+        )
+    other = [-at for at in (true_fit(x)["difference"] for x in lines if best(x)["components"] != x["components"])]
+    span = f"by {min(other, default=0):.1f} to {max(other, default=0):.1f} nats"
+    print(f"sets in which another K has the greatest elpd: {len(other)} of {len(lines)}, {span}")
+
+
+def true_fit(line: dict[str, Any]) -> dict[str, Any]:
+    """The candidate that is the truth."""
+    return next(x for x in line["candidates"] if (x["family"], x["components"]) == (line["family"], line["components"]))
+
+
+def best(line: dict[str, Any]) -> dict[str, Any]:
+    return max(line["candidates"], key=lambda x: x["elpd"])
+
+
+def lead(line: dict[str, Any]) -> tuple[float, str]:
+    """Nats by which the true family is ahead of the next one at the true K, and that one's name."""
+    others = [x for x in line["candidates"] if x["components"] == line["components"] and x["family"] != line["family"]]
+    next_ = max(others, key=lambda x: x["elpd"])
+    return true_fit(line)["elpd"] - next_["elpd"], next_["family"]
 
 
 def main() -> None:

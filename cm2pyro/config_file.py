@@ -107,12 +107,34 @@ def _mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[Any, Any]:
     return loader.construct_mapping(node, deep=True)
 
 
+def _integer(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> int:
+    value = int(loader.construct_yaml_int(node))
+    if not _INTEGER.fullmatch(node.value):
+        raise _ambiguous(node)
+    return value
+
+
+def _float(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> float:
+    if set(node.value) & set("_:"):
+        raise _ambiguous(node)
+    return float(loader.construct_yaml_float(node))
+
+
+def _ambiguous(node: yaml.ScalarNode) -> yaml.YAMLError:
+    # YAML 1.1 reads 010 as 8, 1:30 as 90 and a hexadecimal number of any length; YAML 1.2 and people do not.
+    problem = f"{one_line(node.value, 60)} is not the same number in every version of YAML; write it in decimal"
+    return yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
+
+
 class _Dumper(yaml.SafeDumper):
     """Quotes text that `_Loader` would read as a number."""
 
 
+_INTEGER = re.compile(r"[-+]?(0|[1-9][0-9]*)")
 _EXPONENT = re.compile(r"^[-+]?([0-9]+(\.[0-9]*)?|\.[0-9]+)[eE][-+]?[0-9]+$")
 _Loader.add_constructor("tag:yaml.org,2002:map", _mapping)
+_Loader.add_constructor("tag:yaml.org,2002:int", _integer)
+_Loader.add_constructor("tag:yaml.org,2002:float", _float)
 _Loader.add_implicit_resolver("tag:yaml.org,2002:float", _EXPONENT, list("-+.0123456789"))
 _Dumper.add_implicit_resolver("tag:yaml.org,2002:float", _EXPONENT, list("-+.0123456789"))
 

@@ -2,9 +2,15 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from cm2pyro.config_base import Fraction, NotNegative, Number, Positive, PositiveInt, Section
+
+
+def _distinct(names: tuple[str, ...]) -> tuple[str, ...]:
+    if len(set(names)) < len(names):
+        raise ValueError("names one twice; keep one")
+    return names
 
 
 class Fit(Section):
@@ -32,4 +38,7 @@ class Fit(Section):
     compile: bool = False  # encoders through torch.compile
     deterministic: bool = False  # the same fit gives the same bits on the same machine; an operation that cannot is refused
     recalibration: str = "none"  # or temperature, isotonic: bends the probabilities after the fit, on the validation rows
+    trackers: Annotated[
+        tuple[str, ...], AfterValidator(_distinct)
+    ] = ()  # tensorboard, mlflow, wandb: told every epoch, each an extra of the package
     seed: Annotated[int, Number, Field(ge=0, lt=2**32)] = 0  # the range that numpy and scikit-learn take

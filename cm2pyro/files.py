@@ -7,8 +7,8 @@ import stat
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
 
 from cm2pyro.errors import ConfigError, DataError
 
@@ -72,7 +72,7 @@ def sweep(folder: Path, names: Iterable[str]) -> None:
                 child.unlink(missing_ok=True)
 
 
-def open_regular(path: str | Path) -> BinaryIO:
+def open_regular(path: str | Path) -> BufferedReader:
     """A regular file, opened for reading. A pipe would wait for its writer, and a device has no end.
 
     Raises:

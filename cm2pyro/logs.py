@@ -4,19 +4,23 @@ Events hold numbers and names of config keys, modalities, sites and parameters. 
 no path of a data file is passed in; nor are messages about data files, since they quote them.
 """
 
+import errno
 import json
 import logging
 import math
+import os
+import stat
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from cm2pyro.errors import CM2Error, DataError
 
 FILE = "log.jsonl"
+_LONGEST = 1 << 20  # bytes of a line, more than any event has
 logger = logging.getLogger("cm2pyro")
 logger.addHandler(logging.NullHandler())  # nothing is shown unless the program that uses us asks for it
 
@@ -56,18 +60,30 @@ class _Lines(logging.Handler):
         time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
         line = {"time": time, "level": record.levelname.lower(), "event": record.getMessage(), **fields}
         try:
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(line) + "\n")
+            with _opened(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT) as file:
+                file.write(json.dumps(line).encode() + b"\n")
         except OSError:
             return
+
+
+def _opened(path: Path, how: int) -> BinaryIO:
+    """A regular file of this name. A link could lead out of the run folder, and a pipe would wait for a reader: OSError."""
+    opened = open(os.open(path, how | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666), "r+b" if how & os.O_RDWR else "ab", buffering=0)  # noqa: SIM115
+    if not stat.S_ISREG(os.fstat(opened.fileno()).st_mode):
+        opened.close()
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+    return opened
 
 
 def _cut(path: Path) -> None:
     """Drop the start of a line that a killed process left."""
     try:
-        text = path.read_bytes() if path.is_file() else b""
-        if text and not text.endswith(b"\n"):
-            path.write_bytes(text[: text.rfind(b"\n") + 1])
+        with _opened(path, os.O_RDWR) as file:
+            start = max(0, file.seek(0, os.SEEK_END) - _LONGEST)
+            file.seek(start)
+            end = file.read()
+            if end and not end.endswith(b"\n"):
+                file.truncate(start + end.rfind(b"\n") + 1)
     except OSError:
         return
 

@@ -15,6 +15,7 @@ from matplotlib.patches import Circle, FancyArrowPatch, FancyBboxPatch, Rectangl
 
 ROOT = Path(__file__).resolve().parents[1]
 BLUE, ORANGE, GREY, PALE = "#0072B2", "#D55E00", "#6E6E6E", "#E8F0F6"
+_HELPERS = ("files", "logs", "noise", "shipped")
 Edges = dict[str, set[str]]
 
 
@@ -25,7 +26,7 @@ def room_of(path: Path, package: Path) -> str:
     """The part of the package that a file belongs to; the files of the config are one, and so are the smallest helpers."""
     name = path.relative_to(package).parts[0].removesuffix(".py")
     name = "config" if name.startswith("config") else name
-    return "files, logs, noise" if name in ("files", "logs", "noise") else name
+    return ", ".join(_HELPERS) if name in _HELPERS else name
 
 
 def imports(package: Path) -> Edges:
@@ -94,7 +95,7 @@ def draw_architecture(edges: Mapping[str, set[str]], path: Path) -> None:
             ax.add_patch(arrow)
     for room, (x, y) in place.items():
         ax.add_patch(FancyBboxPatch((x - 1.0, y - 0.2), 2.0, 0.4, boxstyle="round,pad=0.04", fc=PALE, ec=BLUE, lw=1.2))
-        ax.text(x, y, room, ha="center", va="center", fontsize=10)
+        ax.text(x, y, room, ha="center", va="center", fontsize=10 if len(room) < 20 else 8.5)
     _save(ax, path)
 
 

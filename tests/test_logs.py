@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import re
 from pathlib import Path
 
@@ -86,6 +87,27 @@ def test_importing_shows_nothing(capsys: pytest.CaptureFixture[str], tmp_path: P
     assert capsys.readouterr() == ("", "")
     (line,) = read(tmp_path)
     assert (line["number"], line["deep"]) == (None, [{"y": None}])
+
+
+def test_a_log_that_is_no_file_is_left_alone(tmp_path: Path) -> None:
+    """A link would lead out of the run, and a pipe would wait for its reader for ever."""
+    (tmp_path / "outside").write_text("precious")
+    (tmp_path / logs.FILE).symlink_to("outside")
+    with logs.into(tmp_path):
+        logs.event("x")
+    assert (tmp_path / "outside").read_text() == "precious"
+    (tmp_path / logs.FILE).unlink()
+    os.mkfifo(tmp_path / logs.FILE)
+    with logs.into(tmp_path):
+        logs.event("x")
+
+
+def test_a_torn_line_is_dropped_however_long_the_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logs, "_LONGEST", 64)
+    (tmp_path / logs.FILE).write_text('{"event": "earlier"}\n' * 100 + '{"event": "to')
+    with logs.into(tmp_path):
+        logs.event("x")
+    assert [line["event"] for line in read(tmp_path)] == ["earlier"] * 100 + ["x"]
 
 
 def test_a_log_that_cannot_be_written_costs_no_fit(tmp_path: Path) -> None:

@@ -13,6 +13,8 @@ from tokenizers import Tokenizer
 from cm2pyro.api import CM2
 from cm2pyro.cli import main
 
+pytestmark = pytest.mark.slow
+
 N = 40
 CODES = {"capillary_refill_rate": 2, "gcs_eye": 8, "gcs_motor": 12, "gcs_total": 13, "gcs_verbal": 12}
 WORDS = ["chest", "clear", "effusion", "stable", "worse", "tube", "line", "oedema", "film", "patient", "calm", "tired", "bright"]

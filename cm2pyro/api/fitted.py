@@ -1,6 +1,7 @@
 """Fitting, saving and loading."""
 
 import copy
+from collections.abc import Sequence
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
@@ -33,6 +34,8 @@ from cm2pyro.inference.program import Program
 from cm2pyro.inference.recalibration import NONE, Recalibration, check_rows
 from cm2pyro.models import Given
 from cm2pyro.registry import UnknownNameError, one_line
+from cm2pyro.trackers.base import Tracker
+from cm2pyro.trackers.tracking import Tracking
 
 _UNKNOWN = "a name that a program has registered is known to programs which do the same (register_encoder, …) before they load the run"
 
@@ -48,6 +51,7 @@ class Fitted(Streamed):
         resume: bool = False,
         overwrite: bool = False,
         report: Report | None = None,
+        trackers: Sequence[Tracker] = (),
     ) -> Self:
         """Fit on the rows whose split is `train`, with early stopping on `val`.
 
@@ -58,6 +62,7 @@ class Fitted(Streamed):
             data: a manifest file, a DataFrame, or a folder of shards, which is streamed (docs/scaling.md). out: run folder; None keeps
                 everything in memory.
             device: auto, cpu or cuda. report: called after every epoch with its record and new warnings.
+            trackers: told of the fit as it goes, beside those of `fit.trackers`; see `cm2pyro.trackers`.
             resume: go on from the last checkpoint in `out`; a fit that was cut before its first begins anew. In the main thread a fit with
                 a run folder ends on SIGTERM or SIGINT after its step, with a checkpoint.
 
@@ -69,9 +74,10 @@ class Fitted(Streamed):
             if resume:
                 raise ConfigError("resume: needs the run folder; pass out=")
             with deterministic(self.config.fit.deterministic), compiling():
-                self._fit(data, None, chosen, resume, report)
+                self._fit(data, None, chosen, resume, report, Tracking(self.config, trackers, None, self.say))
             return self
         folder, writes = Path(out), distributed.first()
+        tracking = Tracking(self.config, trackers, folder, self.say)
         existed = distributed.from_first(folder.exists)
         try:
             distributed.from_first(lambda: run.check_folder(folder, resume, overwrite))
@@ -79,7 +85,7 @@ class Fitted(Streamed):
                 # What a killed fit left without a checkpoint is nothing to go on from.
                 going_on = resume and distributed.from_first(lambda: checkpoint.begun(folder))
                 with deterministic(self.config.fit.deterministic), compiling():
-                    self._fit(data, folder, chosen, going_on, report, overwrite or resume, stop)
+                    self._fit(data, folder, chosen, going_on, report, tracking, overwrite or resume, stop)
         except (ConfigError, DataError, CheckpointError):
             if writes:
                 run.remove_if_empty(folder, existed)
@@ -93,6 +99,7 @@ class Fitted(Streamed):
         device: torch.device,
         resume: bool,
         report: Report | None,
+        tracking: Tracking,
         overwrite: bool = False,
         stop: Stop | None = None,
     ) -> None:
@@ -119,37 +126,38 @@ class Fitted(Streamed):
             distributed.most(0)
             distributed.from_first(lambda: self._make_room(folder, len(configs), device, resume, overwrite))
         logs.event("fit", **run.versions(), device=str(device), resumed=resume, **self._described(train_set, val_set))
-        for i, config in enumerate(configs):
-            if len(configs) > 1:
-                logs.event("member", number=i + 1, of=len(configs), seed=config.fit.seed)
-                self.say(f"member {i + 1} of {len(configs)}, seed {config.fit.seed}")
-            if i:
-                self._programs.append(self._new_program(config, encoders[i], device))
-            place = None if folder is None else member_folder(folder, i)
-            if config.fit.compile:
-                compile_encoders(self._programs[i].guide.encoders())
-            trainer = Trainer(config, self._programs[i], train_set, val_set, place, stop)
-            if resume and place is not None and distributed.from_first(partial(checkpoint.begun, place)):
-                damaged = trainer.resume()
-                if damaged is not None:
-                    self.say(f"warning: {damaged}; it goes on from the one before")
-                after = f", batch {trainer.progress.batch}" if trainer.progress.batch else ""
-                self.say(f"resuming after epoch {trainer.progress.epoch}{after}")
-            else:
-                trainer.start()
-            trainer.run(report)
-            if i == 0:
-                self.history, self.snapshots = trainer.records, trainer.snapshots
-            if isinstance(train_set, Dataset) and config.guide.globals == "nuts":
-                self._sample(self._programs[i], config, train_set, place)
-        if self.config.prior.copula.update == "ifm":
-            found = ", ".join(f"{pair} {tau:.3f}" for pair, tau in pairwise_tau(self.mixture(), self.names).items())
-            self.say(f"second step: Kendall's tau {found}")
-        self.reference = typicality.Reference.of(self.program, val_set if len(val_set) else train_set.pilot)
-        if self.config.fit.recalibration != NONE:
-            self._recalibrate(val_set, self.config.fit.recalibration)
-        if folder is not None and distributed.first():
-            self._write_results(folder)
+        with tracking.fit(str(device), resume):
+            for i, config in enumerate(configs):
+                if len(configs) > 1:
+                    logs.event("member", number=i + 1, of=len(configs), seed=config.fit.seed)
+                    self.say(f"member {i + 1} of {len(configs)}, seed {config.fit.seed}")
+                if i:
+                    self._programs.append(self._new_program(config, encoders[i], device))
+                place = None if folder is None else member_folder(folder, i)
+                if config.fit.compile:
+                    compile_encoders(self._programs[i].guide.encoders())
+                trainer = Trainer(config, self._programs[i], train_set, val_set, place, stop)
+                if resume and place is not None and distributed.from_first(partial(checkpoint.begun, place)):
+                    damaged = trainer.resume()
+                    if damaged is not None:
+                        self.say(f"warning: {damaged}; it goes on from the one before")
+                    after = f", batch {trainer.progress.batch}" if trainer.progress.batch else ""
+                    self.say(f"resuming after epoch {trainer.progress.epoch}{after}")
+                else:
+                    trainer.start()
+                trainer.run(tracking.member(trainer.records, report))
+                if i == 0:
+                    self.history, self.snapshots = trainer.records, trainer.snapshots
+                if isinstance(train_set, Dataset) and config.guide.globals == "nuts":
+                    self._sample(self._programs[i], config, train_set, place)
+            if self.config.prior.copula.update == "ifm":
+                found = ", ".join(f"{pair} {tau:.3f}" for pair, tau in pairwise_tau(self.mixture(), self.names).items())
+                self.say(f"second step: Kendall's tau {found}")
+            self.reference = typicality.Reference.of(self.program, val_set if len(val_set) else train_set.pilot)
+            if self.config.fit.recalibration != NONE:
+                self._recalibrate(val_set, self.config.fit.recalibration)
+            if folder is not None and distributed.first():
+                self._write_results(folder)
         logs.event("end", members=len(self._programs), epochs=len(self.history))
 
     def _make_room(self, folder: Path, members: int, device: torch.device, resume: bool, overwrite: bool) -> None:

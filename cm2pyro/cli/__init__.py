@@ -17,6 +17,7 @@ from cm2pyro.errors import explain
 _COMMANDS = {
     "simulate": "cm2pyro.cli.simulate",
     "prepare": "cm2pyro.cli.prepare",
+    "configs": "cm2pyro.cli.configs",
     "data": "cm2pyro.cli.data",
     "priors": "cm2pyro.cli.priors",
     "fit": "cm2pyro.cli.fit",
@@ -48,14 +49,8 @@ class _Commands(click.Group):
 trusting = click.option("--trust-code", is_flag=True, help="Import classes of other packages that RUN names; they are code, which runs.")
 
 
-def _version() -> str:
-    from cm2pyro import __version__
-
-    return __version__
-
-
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]}, epilog="Add --debug to any command for a traceback.")
-@click.version_option(_version(), prog_name="cm2pyro")
+@click.version_option(package_name="cm2pyro", prog_name="cm2pyro")
 def cm2pyro() -> None:
     """Learn from patients whose data comes in several forms, some of them missing."""
 

@@ -62,6 +62,7 @@ def evaluate(
 ) -> None:
     """Metrics of the fit in RUN, with 95% bootstrap intervals over subjects."""
     from cm2pyro.api import CM2
+    from cm2pyro.cli.outputs import check_outputs
     from cm2pyro.diagnostics.sensitivity import parse_delta
     from cm2pyro.files import atomic, write_text
     from cm2pyro.inference import distributed
@@ -70,6 +71,7 @@ def evaluate(
         if value is not None and delta is None:
             raise click.UsageError(f"{name} belongs to --delta; give both or neither.")
     deltas = () if delta is None else parse_delta(delta)
+    check_outputs(run, data, out=out, masks=masks, figure=figure, delta_figure=delta_figure, tipping=tipping)
     model = CM2.load(run, device=device, say=say, trust_code=trust_code)
     result = model.evaluate(
         data,

@@ -16,7 +16,9 @@ from cm2pyro.cli import say
 @click.option("--set", "overrides", multiple=True, metavar="A.B=C", help="Override a key of the config; may be repeated.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 @click.option("--seed", type=int, help="Overrides fit.seed.")
-@click.option("--threads", type=click.IntRange(min=1), help="CPU threads of torch; by default one where all encoders are small, else all.")
+@click.option(
+    "--threads", type=click.IntRange(1, 1024), help="CPU threads of torch; by default one where all encoders are small, else all."
+)
 @click.option("--precision", type=click.Choice(["float32", "bfloat16"]), help="Of the encoders; overrides fit.precision.")
 @click.option("--compile", "compiled", is_flag=True, help="Encoders through torch.compile: fit.compile=true.")
 @click.option("--deterministic", is_flag=True, help="The same bits every time: fit.deterministic=true.")
@@ -41,16 +43,15 @@ def fit(
 
     from cm2pyro.api import CM2
     from cm2pyro.inference.device import default_threads
+    from cm2pyro.inference.run import best_record
 
     asked = {"seed": seed, "precision": precision, "compile": compiled or None, "deterministic": deterministic or None}
     overrides = (*overrides, *(f"fit.{key}={str(value).lower()}" for key, value in asked.items() if value is not None))
     model = CM2.from_config(config, say=say, overrides=overrides)
     torch.set_num_threads(threads or default_threads(model.config))
     model.fit(data, out, device=device, resume=resume, overwrite=overwrite, report=_Report(model.config.fit.epochs))
-    records = model.history
-    scored = [record for record in records if record["val_log_loss"] is not None]
-    if scored:
-        best = min(scored, key=lambda record: record["val_log_loss"])
+    best = best_record(model.history)
+    if best is not None and best["val_log_loss"] is not None:
         auroc = "" if best["val_auroc"] is None else f", AUROC {best['val_auroc']:.3f}"
         click.echo(f"best epoch {best['epoch']}: validation log-loss {best['val_log_loss']:.4f}{auroc}")
     click.echo(f"run written to {Path(out)}")

@@ -18,8 +18,10 @@ from cm2pyro.cli import say, trusting
 def impute(run: str, data: str, out: str, draws: int, split: str | None, device: str, trust_code: bool) -> None:
     """Draw every missing modality's latent given the observed ones, with the fit in RUN."""
     from cm2pyro.api import CM2
+    from cm2pyro.cli.outputs import check_outputs
     from cm2pyro.diagnostics.latents import write_netcdf
 
+    check_outputs(run, data, out=out)
     model = CM2.load(run, device=device, say=say, trust_code=trust_code)
     latents = model.impute(data, draws=draws, split=split)
     latents.attrs["run"] = Path(run).resolve().name

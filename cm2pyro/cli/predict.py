@@ -24,11 +24,13 @@ def predict(
 ) -> None:
     """Predict the outcome of every row with the fit in RUN."""
     from cm2pyro.api import CM2
+    from cm2pyro.cli.outputs import check_outputs
     from cm2pyro.data.shards.index import is_shards
     from cm2pyro.errors import ConfigError
     from cm2pyro.files import atomic
     from cm2pyro.inference import distributed
 
+    check_outputs(run, data, out=out, report=report, figure=figure)
     model = CM2.load(run, device=device, say=say, trust_code=trust_code)
     if is_shards(data):
         for name, value in (("--report", report), ("--figure", figure)):

@@ -43,4 +43,6 @@ def simulate(out: Path, overwrite: bool, **settings: Any) -> None:
     best = truth["bayes_auroc"]
     shown = "undefined, the test rows lack a class" if best is None else f"{best:.3f}"
     click.echo(f"Bayes AUROC on the test rows, all latents known: {shown}")
+    if not Path("configs/simulated.yaml").exists():
+        click.echo("next: cm2pyro configs copy")
     click.echo(f"next: cm2pyro fit configs/simulated.yaml --data {out / 'manifest.csv'} --out RUN")

@@ -1,7 +1,5 @@
 """The manifest: one row a sample, one column a modality, read as text; and tables, read the same way."""
 
-import csv
-import io
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,15 +10,15 @@ import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from cm2pyro.data.csv_file import check_names, read_columns
 from cm2pyro.data.formulas import is_formula
 from cm2pyro.data.parquet import read_parquet
 from cm2pyro.data.splits import SPLITS
 from cm2pyro.errors import DataError
-from cm2pyro.files import open_regular, read_bytes
+from cm2pyro.files import open_regular
 from cm2pyro.registry import nearest, one_line
 
 _SHOWN = 60  # characters of a cell that a message repeats
-_MOST_BYTES = 2 << 30  # of a CSV, which takes ten times that in memory; Parquet has its own limits
 
 
 @dataclass(frozen=True)
@@ -114,62 +112,13 @@ def read_table(path: Path, where: str = "", numbers: bool = False) -> pd.DataFra
     return _frame(columns, rows)
 
 
-def read_columns(path: Path, where: str) -> tuple[dict[str, list[str]], list[int]]:
-    """Columns of a CSV by name, and the row of each record in the file; every record is as wide as the header. Raises DataError.
-
-    pandas' own reader takes surplus fields for row labels and fills short rows: both shift values under wrong names.
-    """
-    try:
-        data = read_bytes(path, _MOST_BYTES)
-        text = data.decode("utf-8-sig")
-    except OSError as error:
-        raise DataError(f"{where}: cannot be read ({error.strerror or error}); name a CSV or Parquet file") from error
-    except UnicodeDecodeError as error:
-        at = data.count(b"\n", 0, error.start) + 1
-        raise DataError(f"{where}, line {at}: not UTF-8 text; expected a CSV; save it as UTF-8") from error
-    if "\0" in text:
-        line = text.count("\n", 0, text.index("\0")) + 1
-        raise DataError(
-            f"{where}, line {line}: found a NUL byte, expected a CSV as UTF-8 text; save it as UTF-8, or name it .parquet if it is one"
-        )
-    header: list[str] = []
-    cells: list[str] = []  # record by record: a list for each of a million records would cost seconds
-    rows: list[int] = []
-    line = 1
-    limit = csv.field_size_limit(max(len(text), 1))  # the module's own limit is shorter than a long note
-    try:
-        reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-        for row, record in enumerate(reader, 1):
-            if header and len(record) == len(header):
-                cells += record
-                rows.append(row)
-            elif record and (len(record) > 1 or record[0].strip()):
-                if header:
-                    raise DataError(
-                        f"{where}, line {line}: {len(record)} fields, expected {len(header)} as in the header; "
-                        "correct the line, and quote fields that hold commas"
-                    )
-                header = record
-            line = reader.line_num + 1
-    except csv.Error as error:
-        raise DataError(
-            f"{where}, line {line}: not a CSV record ({error}); expected quotes to open and close a field; correct the line"
-        ) from error
-    finally:
-        csv.field_size_limit(limit)
-    if not header:
-        raise DataError(f"{where}: the file is empty; expected a header and rows; write it again")
-    _check_names(header, where)
-    return {name: cells[j :: len(header)] for j, name in enumerate(header)}, rows
-
-
 def _read_parquet(path: Path, where: str, numbers: bool) -> pd.DataFrame:
     try:
         # An open file: from a path pyarrow would also read folders, and columns from folder names such as split=1.
         with open_regular(path) as opened:
             table = read_parquet(opened, where)
         names = [name for name in table.column_names if not name.startswith("__index_level_")]
-        _check_names(names, where)
+        check_names(names, where)
         return _frame({name: _column(table[name], numbers and name != "sample_id") for name in names}, range(2, len(table) + 2))
     except DataError:
         raise
@@ -204,20 +153,6 @@ def _frame(columns: dict[str, Any], rows: Iterable[int]) -> pd.DataFrame:
     made = {name: cells if isinstance(cells, np.ndarray) else np.array(cells, dtype=object) for name, cells in columns.items()}
     index = pd.Index(list(rows) if not isinstance(rows, range) else rows)
     return pd.DataFrame({name: pd.Series(cells, index, dtype=cells.dtype) for name, cells in made.items()}, index=index)
-
-
-def _check_names(names: Iterable[Any], where: str) -> None:
-    seen: set[str] = set()
-    for j, name in enumerate(names):
-        if not isinstance(name, str):
-            raise DataError(f"{where}: column {j + 1} is named {one_line(repr(name), _SHOWN)}, expected text; name it")
-        if not name.strip():
-            raise DataError(
-                f"{where}: column {j + 1} has no name; expected one for every column; name it, or write the table without its row index"
-            )
-        if name in seen:
-            raise DataError(f"{where}: column '{one_line(name, _SHOWN)}' stands twice; expected every name once; rename one")
-        seen.add(name)
 
 
 def as_text(column: pd.Series) -> NDArray[np.object_]:
@@ -272,7 +207,7 @@ def read_manifest(source: str | Path | pd.DataFrame) -> Manifest:
         name, root = "the data frame", Path.cwd()
         if source.index.name == "sample_id" and "sample_id" not in source:
             source = source.reset_index()
-        _check_names(source.columns, name)
+        check_names(source.columns, name)
         try:
             frame = _frame({str(column): as_text(source[column]) for column in source}, range(2, len(source) + 2))
         except UnicodeDecodeError as error:

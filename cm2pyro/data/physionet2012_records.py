@@ -77,10 +77,10 @@ class Rows:
     """Rows of known variables, column by column; `stay` indexes `ids`, `variable` indexes `NAMES`, `minute` counts from admission."""
 
     ids: list[str] = field(default_factory=list)
-    stay: array = field(default_factory=lambda: array("q"))
-    minute: array = field(default_factory=lambda: array("q"))
-    variable: array = field(default_factory=lambda: array("q"))
-    value: array = field(default_factory=lambda: array("d"))
+    stay: "array[int]" = field(default_factory=lambda: array("q"))
+    minute: "array[int]" = field(default_factory=lambda: array("q"))
+    variable: "array[int]" = field(default_factory=lambda: array("q"))
+    value: "array[float]" = field(default_factory=lambda: array("d"))
     empty: int = 0
     unknown: int = 0
 

@@ -96,10 +96,15 @@ def _pixels(image: Image.Image) -> Pixels:
 
 
 def stretch(values: NDArray[Any]) -> Pixels:
-    """Numbers (H, W) from their minimum and maximum to 0 … 255; a constant picture, and what is not finite, becomes 0."""
+    """Numbers (H, W) from their minimum and maximum to 0 … 255; a constant picture, and what is not finite, becomes 0.
+
+    Raises ValueError if nothing is finite.
+    """
     values = np.asarray(values, dtype=np.float64)
     finite = np.isfinite(values)
-    low, high = (values[finite].min(), values[finite].max()) if finite.any() else (0.0, 0.0)
+    if not finite.any():
+        raise ValueError("holds no finite number")
+    low, high = values[finite].min(), values[finite].max()
     if high <= low:
         return np.zeros(values.shape, dtype=np.uint8)
     return np.where(finite, np.rint((np.where(finite, values, low) - low) / (high - low) * 255), 0).astype(np.uint8)
@@ -134,7 +139,8 @@ def _decode_dicom(path: Path, where: str) -> Pixels:
     header = pydicom.dcmread(path, stop_before_pixels=True)
     frames = int(getattr(header, "NumberOfFrames", 1) or 1)
     _check_size(int(header.Columns), int(header.Rows), where)
-    if frames > 1 or int(getattr(header, "SamplesPerPixel", 1)) > 1:
+    # A palette's indices are no grey levels, though there is one for each pixel.
+    if frames > 1 or int(getattr(header, "SamplesPerPixel", 1)) > 1 or not str(header.PhotometricInterpretation).startswith("MONOCHROME"):
         raise DataError(f"{where}: the DICOM file holds {frames} frames or colour, expected one grey picture; export the one that is meant")
     data = pydicom.dcmread(path)
     grey = stretch(apply_voi_lut(apply_modality_lut(data.pixel_array, data), data))

@@ -9,7 +9,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cm2pyro.config import Modality
-from cm2pyro.data.manifest import Manifest, as_text, parse_numbers, read_columns, read_table
+from cm2pyro.data.csv_file import read_columns
+from cm2pyro.data.manifest import Manifest, as_text, parse_numbers, read_table
 from cm2pyro.errors import DataError
 from cm2pyro.registry import one_line
 

@@ -9,9 +9,10 @@ import torch
 from numpy.typing import NDArray
 
 from cm2pyro.data.columns import Columns
+from cm2pyro.data.csv_file import read_columns
 from cm2pyro.data.embedding import aligned, numeric
 from cm2pyro.data.kind import Kind, Learner
-from cm2pyro.data.manifest import Manifest, parse_numbers, read_columns, read_table
+from cm2pyro.data.manifest import Manifest, parse_numbers, read_table
 from cm2pyro.data.sampled import RowSample
 from cm2pyro.data.scaling import QuantileNormal, curved
 from cm2pyro.errors import DataError

@@ -62,9 +62,13 @@ class GlobalGuide(nn.Module):
         return [{"params": list(self.parameters()), "lr": lr}]
 
     @property
+    def _trace(self) -> Any:
+        return self.auto.prototype_trace
+
+    @property
     def sites(self) -> list[str]:
         """Names of the sites, in the order of the unconstrained values."""
-        return [name for name, _ in self.auto.prototype_trace.iter_stochastic_nodes()]
+        return [name for name, _ in self._trace.iter_stochastic_nodes()]
 
 
 class PointGuide(GlobalGuide):
@@ -110,7 +114,7 @@ class NormalGuide(GlobalGuide):
     def start(self, values: dict[str, Tensor]) -> None:
         with torch.no_grad():
             for name, value in values.items():
-                support = self.auto.prototype_trace.nodes[name]["fn"].support
+                support = self._trace.nodes[name]["fn"].support
                 getattr(self.auto.locs, name).copy_(biject_to(support).inv(value))
 
     def median(self) -> dict[str, Tensor]:
@@ -152,7 +156,7 @@ class JointGuide(GlobalGuide):
             parts = self._parts(self.loc)
             offsets = self._parts(self._centre() - self.loc)
             for name, value in values.items():
-                support = self.auto.prototype_trace.nodes[name]["fn"].support
+                support = self._trace.nodes[name]["fn"].support
                 parts[name].copy_(biject_to(support).inv(value).reshape(-1) - offsets[name])
 
     def rsample_free(self) -> tuple[dict[str, Tensor], Tensor]:

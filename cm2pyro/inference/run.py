@@ -32,11 +32,11 @@ CONFIG, PREPROCESSING, HOLDOUT, ENV, HISTORY, MASK, LOCK = (
     "mask.csv",
     ".lock",
 )
-POSTERIOR = "posterior.nc"
+POSTERIOR, TRACKED = "posterior.nc", "trackers"
 _MOST_BYTES = 512 << 20  # of a JSON file; that of what was learned holds tokenizers
 _RESULTS = ("mixture.json", "reference.safetensors", "recalibration.json", "report.html", POSTERIOR)
 _OURS = (PREPROCESSING, HOLDOUT, ENV, HISTORY, MASK, "snapshots.safetensors", logs.FILE, *_RESULTS)
-_WEIGHTS = ("checkpoints", MEMBERS)
+_FOLDERS = ("checkpoints", MEMBERS, TRACKED)
 _OLD = ".old."  # a folder on its way out
 
 
@@ -72,7 +72,7 @@ def _just_begun(out: Path) -> bool:
     if not out.is_dir() or checkpoint.best(out).is_file():  # a fit that was kept in memory and saved has that, and nothing to go on from
         return False
     names = {child.name for child in out.iterdir()}
-    ours = {LOCK, CONFIG, *_OURS, *_WEIGHTS, *(name for name in names if name.startswith("tokenizer") or _is_rest(name))}
+    ours = {LOCK, CONFIG, *_OURS, *_FOLDERS, *(name for name in names if name.startswith("tokenizer") or _is_rest(name))}
     return LOCK in names and (CONFIG in names or names <= ours)
 
 
@@ -86,13 +86,21 @@ def clear(out: Path, overwrite: bool) -> None:
     The config goes last, by being replaced: a fit that is killed in here leaves a folder that --resume and --overwrite know as a run.
     """
     if overwrite:
-        for name in _WEIGHTS:  # whole, by a rename: no checkpoint of the earlier run is left alone
+        for name in _FOLDERS:  # whole, by a rename: no checkpoint of the earlier run is left alone
             if (out / name).is_dir():
                 os.replace(out / name, out / f"{_OLD}{name}.{os.getpid()}")
         for path in [*(out / name for name in _OURS), out / "tokenizer.json", *out.glob("tokenizer_*.json")]:
             path.unlink(missing_ok=True)
     tidy(out)
     (out / "checkpoints").mkdir(parents=True, exist_ok=True)
+
+
+def is_own(run: Path, path: Path) -> bool:
+    """Whether a path, both resolved, is a file that a fit wrote into its run folder and that the run needs."""
+    if not path.is_relative_to(run):
+        return False
+    first, *rest = path.relative_to(run).parts or (".",)
+    return first in _FOLDERS or (not rest and (first in (CONFIG, LOCK, *_OURS) or first.startswith("tokenizer")))
 
 
 def tidy(out: Path) -> None:
@@ -172,6 +180,12 @@ def read_history(out: Path) -> list[dict[str, Any]]:
     return records
 
 
+def best_record(records: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """That of the epoch with the least validation log-loss; where nothing was validated, of the last one."""
+    scored = [record for record in records if record["val_log_loss"] is not None]
+    return min(scored, key=lambda record: record["val_log_loss"]) if scored else records[-1] if records else None
+
+
 def write_mask(out: Path, mask: pd.DataFrame | None) -> None:
     """mask.csv, if modalities were hidden: 1 where a row of the fit keeps a modality."""
     if mask is not None:
@@ -193,7 +207,7 @@ def read_mask(out: Path) -> pd.DataFrame | None:
 
 
 _NAMED = 3  # classes that a message lists
-_MAY_CHANGE = ("fit.epochs", "fit.patience", "fit.ensemble", "fit.checkpoint_minutes", "fit.skip", "fit.compile")
+_MAY_CHANGE = ("fit.epochs", "fit.patience", "fit.ensemble", "fit.checkpoint_minutes", "fit.skip", "fit.compile", "fit.trackers")
 
 
 def check_resumable(out: Path, config: Config, state: dict[str, Any], mask: pd.DataFrame | None) -> None:
@@ -202,7 +216,7 @@ def check_resumable(out: Path, config: Config, state: dict[str, Any], mask: pd.D
     Raises:
         ConfigError: names the first key that differs. DataError: the training data give other scalings.
     """
-    then, now = _flat(read_config(out, trust_code=True).to_dict()), _flat(config.to_dict())  # compared, and no more
+    then, now = flat(read_config(out, trust_code=True).to_dict()), flat(config.to_dict())  # compared, and no more
     for key in sorted(set(then) | set(now)):
         if key not in _MAY_CHANGE and then.get(key) != now.get(key):
             raise ConfigError(
@@ -216,12 +230,12 @@ def check_resumable(out: Path, config: Config, state: dict[str, Any], mask: pd.D
         )
 
 
-def _flat(section: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def flat(section: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """{"a": {"b": 1}} -> {"a.b": 1}."""
-    flat: dict[str, Any] = {}
+    found: dict[str, Any] = {}
     for key, value in section.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return flat
+        found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return found
 
 
 def read_json(path: Path) -> dict[str, Any]:

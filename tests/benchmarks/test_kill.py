@@ -14,6 +14,8 @@ from click.testing import CliRunner
 from benchmarks import kill
 from cm2pyro.inference import checkpoint
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.slow
 def test_two_kills_and_a_comparison_that_can_fail(tmp_path: Path, root: Path) -> None:

@@ -11,6 +11,8 @@ from click.testing import CliRunner
 from benchmarks import sbc
 from cm2pyro.inference.mcmc import Potential
 
+pytestmark = pytest.mark.slow
+
 
 def test_ten_simulations_and_their_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sbc, "WARMUP", 10)

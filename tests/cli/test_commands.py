@@ -256,6 +256,7 @@ def test_overwrite_replaces_a_run_and_keeps_other_files(made: Path, tmp_path: Pa
     assert (tmp_path / "run" / "notes.txt").read_text() == "mine"
 
 
+@pytest.mark.slow
 def test_a_killed_fit_goes_on_where_it_stopped(made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """kill -9 in the middle; --resume ends with the numbers of an undisturbed fit."""
     arguments = [

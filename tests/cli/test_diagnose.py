@@ -15,6 +15,8 @@ from cm2pyro.cli import main
 from cm2pyro.diagnostics.report.parts import Report
 from tests.cli.commands import call, refused
 
+pytestmark = pytest.mark.slow
+
 NAMES = ("vitals", "labs", "notes")
 
 

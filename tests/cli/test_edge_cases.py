@@ -13,6 +13,8 @@ import yaml
 from tests.cli.commands import call, refused
 from tests.inference.fits import settings, table
 
+pytestmark = pytest.mark.slow
+
 Change = Callable[[pd.DataFrame], pd.DataFrame]
 
 

@@ -12,6 +12,8 @@ from cm2pyro.api import CM2
 from cm2pyro.cli import main
 from tests.cli.commands import call, refused
 
+pytestmark = pytest.mark.slow
+
 NAMES = ["series", "image", "note"]
 CONFIG = {
     "modalities": {

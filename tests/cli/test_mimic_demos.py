@@ -7,6 +7,8 @@ import pytest
 
 from cm2pyro.cli import main
 
+pytestmark = pytest.mark.slow
+
 
 def run(*arguments: str) -> int:
     with pytest.raises(SystemExit) as stopped:

@@ -13,6 +13,8 @@ import yaml
 from cm2pyro.cli import main
 from tests.cli.commands import call, refused
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -12,6 +12,8 @@ from cm2pyro.api import CM2
 from cm2pyro.cli import main
 from tests.cli.commands import refused
 
+pytestmark = pytest.mark.slow
+
 CONFIG = {
     "modalities": {
         "static": {"kind": "tabular", "encoder": "mlp", "table": "static.csv", "hidden": 4},

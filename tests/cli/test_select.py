@@ -15,6 +15,8 @@ from cm2pyro.distributions import CopulaMixture, make_copula
 from cm2pyro.errors import ConfigError
 from tests.cli.commands import call, refused
 
+pytestmark = pytest.mark.slow
+
 CONFIG = {
     "modalities": {"a": {"kind": "embedding", "encoder": "identity"}, "b": {"kind": "embedding", "encoder": "identity"}},
     "latent": {"dim": 1},

@@ -7,6 +7,8 @@ import pytest
 from tests.cli.commands import call, refused
 from tests.inference.test_fit import small
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def files(tmp_path: Path) -> Path:

@@ -300,6 +300,7 @@ def set_a(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, PreparedSumma
     return out, summary, time.perf_counter() - start
 
 
+@pytest.mark.slow
 @pytest.mark.real
 def test_set_a_has_its_known_counts(set_a: tuple[Path, PreparedSummary, float]) -> None:
     out, summary, seconds = set_a
@@ -313,6 +314,7 @@ def test_set_a_has_its_known_counts(set_a: tuple[Path, PreparedSummary, float]) 
     assert (len(manifest), int(manifest.label.sum())) == (4000, 554)
 
 
+@pytest.mark.slow
 @pytest.mark.real
 def test_set_a_holds_nothing_impossible(set_a: tuple[Path, PreparedSummary, float]) -> None:
     out, summary, _ = set_a

@@ -108,6 +108,7 @@ def _read(frame: pd.DataFrame):
     return read_manifest(frame)
 
 
+@pytest.mark.slow
 def test_the_file_opens_in_a_fresh_process(groups: dict[str, xr.Dataset], tmp_path: Path) -> None:
     path = tmp_path / "posterior.nc"
     write_groups(groups, path)
@@ -133,6 +134,7 @@ def test_to_arviz_is_arviz_own_object(groups: dict[str, xr.Dataset]) -> None:
     assert to_arviz(groups).posterior.sizes["draw"] == 30
 
 
+@pytest.mark.slow
 def test_chains_keep_their_dimension() -> None:
     model = fitted("nuts")
     values = posterior_values(model.program, 20, 0)

@@ -141,6 +141,7 @@ def test_repeating_every_subject_does_not_narrow_the_interval():
         assert clustered[name]["high"] - clustered[name]["low"] > 1.5 * (naive[name]["high"] - naive[name]["low"])
 
 
+@pytest.mark.slow
 def test_intervals_cover_the_truth_with_clustered_subjects():
     """A subject's rows share half their score and the label: intervals over rows would cover far too rarely."""
 

@@ -14,6 +14,8 @@ from cm2pyro.diagnostics.report.material import Source
 from cm2pyro.diagnostics.report.page import write
 from tests.diagnostics.report_cases import material, mixture
 
+pytestmark = pytest.mark.slow
+
 EVIL = "<script>document.title='ran'</script><img src=x onerror=\"document.title='ran'\">$x^$"
 
 

@@ -212,6 +212,7 @@ def from_parameters(family: str, parameters: list[torch.Tensor]) -> CopulaMixtur
     return CopulaMixture(logits, torch.arange(3)[:, None].expand(3, 2), locs, scales, make_copula(family, 2, tau=tau))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["gaussian", "student_t", "clayton", "frank", "survival_joe"])
 @pytest.mark.parametrize("estimator", ["conditional", "completions", "choose"])
 def test_draws_carry_the_gradient_of_the_expected_loss(estimator: str, family: str) -> None:

@@ -13,6 +13,8 @@ from cm2pyro.guides import Guide
 from cm2pyro.guides.local import RowNorm
 from cm2pyro.inference.program import Program
 
+pytestmark = pytest.mark.slow
+
 SHAPES: dict[str, dict[str, tuple[int, ...]]] = {
     "ehr": {"binned": (6, 8), "measured": (6,)},
     "bed": {"binned": (6, 8), "measured": (6,)},

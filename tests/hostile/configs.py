@@ -21,6 +21,17 @@ def more(lines: str) -> Spoil:
 
 # --- not YAML ------------------------------------------------------------------------------------------------------------
 
+NUMBERS = {
+    "hexadecimal of five thousand digits": "0x" + "f" * 5000,
+    "octal, to some": "010",
+    "a time of day, to some": "1:30",
+    "underscores": "1_0",
+}
+for name, number in NUMBERS.items():
+    text.add(f"a number in {name}", config("epochs: 1", f"epochs: {number}"), "line 13", "decimal")
+text.add("a real number in underscores", config("seed: 0", "lr: 1_0.5"), "line 13", "decimal")
+text.add("an override in hexadecimal", lambda f: None, "decimal", command=f"{FIT} --set fit.epochs=0x{'f' * 5000}", anywhere=True)
+text.add("a billion threads", lambda f: None, "--threads", command=f"{FIT} --threads 1000000000", anywhere=True)
 text.add("not there", gone("config.yaml"), "No such file")
 text.add("a folder", directory("config.yaml"), "directory")
 text.add("a pipe that nobody writes to", pipe("config.yaml"), "not a regular file")

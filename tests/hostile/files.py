@@ -140,6 +140,21 @@ picture.add(
     ),
     "p03.dcm",
 )
+picture.add("DICOM: a palette, whose numbers are no grey", dicom(has(PhotometricInterpretation="PALETTE COLOR")), "colour")
+
+
+def all_nan(data: object) -> None:
+    del data.PixelData
+    data.FloatPixelData, data.BitsAllocated = np.full(400, np.nan, np.float32).tobytes(), 32
+
+
+picture.add("DICOM: no finite number", dicom(all_nan), "finite")
+picture.add("DICOM: not said how grey is meant", dicom(lambda data: delattr(data, "PhotometricInterpretation")), "DICOM")
+picture.add(
+    "TIFF: no finite number",
+    lambda f: (cell(3, "image", "p03.tif")(f), Image.fromarray(np.full((20, 20), np.nan, np.float32)).save(f / "p03.tif")),
+    "finite",
+)
 picture.add("DICOM: 13 bits allocated", dicom(has(BitsAllocated=13)), "DICOM")
 picture.add(
     "DICOM: a transfer syntax that nobody knows",

@@ -12,7 +12,8 @@ from safetensors.torch import load_file, safe_open, save_file
 
 from cm2pyro.inference import checkpoint as checkpoint_file
 from tests.hostile.files import Trap
-from tests.hostile.world import PREDICT, Case, Corpus, Spoil, cut, directory, edit_json, gone, pipe, put, swap
+from tests.hostile.shards import sharded
+from tests.hostile.world import PREDICT, Case, Corpus, Spoil, cut, directory, edit_json, gone, link, pipe, put, swap
 
 BEST = "run/checkpoints/best.safetensors"
 RESUME = "fit config.yaml --data manifest.csv --out run --resume --set fit.epochs=2"
@@ -271,6 +272,25 @@ posterior.add(
 )  # type: ignore[index]
 posterior.add("a likelihood of eight terabytes", dataset(giant), bomb=True)
 
+# --- results in place of what was given ------------------------------------------------------------------------------------
+
+over = Corpus("run, an output over", PREDICT, 2, "another file")
+over.add("a shard", sharded(lambda *_: None), "--out shards", command="predict run --data shards --out shards/train-00000/manifest.parquet")
+over.add("the manifest", lambda f: None, "--out manifest.csv", command="predict run --data manifest.csv --out manifest.csv")
+over.add("the manifest, by a link", link("m.csv", "manifest.csv"), "--out m.csv", command="predict run --data manifest.csv --out m.csv")
+over.add("the run's config", lambda f: None, "file of the run", command="predict run --data manifest.csv --out run/config.yaml")
+over.add("the weights", lambda f: None, "file of the run", command=f"impute run --data manifest.csv --out {BEST}")
+over.add("the history", lambda f: None, "file of the run", command="evaluate run --data manifest.csv --out run/metrics.jsonl")
+over.add("the manifest, by masks", lambda f: None, "--masks", command="evaluate run --data manifest.csv --out m.json --masks manifest.csv")
+over.add(
+    "the other one",
+    lambda f: None,
+    "--report a.csv",
+    "two",
+    command="predict run --data manifest.csv --out a.csv --report a.csv",
+    anywhere=True,
+)
+
 CASES: list[Case] = [
     *checkpoint.cases,
     *beside.cases,
@@ -278,4 +298,5 @@ CASES: list[Case] = [
     *state.cases,
     *rest.cases,
     *posterior.cases,
+    *over.cases,
 ]

@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 from benchmarks.fuzz import Targets, generated, mutate, prepare
 from cm2pyro.errors import CM2Error
 
+pytestmark = pytest.mark.slow
+
 READERS = ("manifest", "manifest as Parquet", "config", "long series", "wide series", "series table", "vector", "note", "record", "archive")
 
 

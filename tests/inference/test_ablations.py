@@ -12,6 +12,8 @@ from cm2pyro.api import CM2
 from cm2pyro.data.manifest import read_manifest
 from cm2pyro.errors import ConfigError
 
+pytestmark = pytest.mark.slow
+
 STANDARD = {"kind": "standard", "components": 1, "copula": {"family": "independence"}}
 
 

@@ -5,10 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pytest
 import torch
 
 from cm2pyro.api import CM2
 from cm2pyro.inference.checkpoint import read
+
+pytestmark = pytest.mark.slow
 
 CONFIG = {
     "modalities": {"m": {"kind": "embedding", "encoder": "mlp", "hidden": 8}, "n": {"kind": "embedding", "encoder": "mlp", "hidden": 8}},

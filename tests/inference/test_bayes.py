@@ -43,6 +43,7 @@ def fitted(table: pd.DataFrame, tmp_path_factory: pytest.TempPathFactory) -> tup
     return CM2.from_config(config(priors=HEAD, **NUTS)).fit(table, out=run), run
 
 
+@pytest.mark.slow
 def test_chains_are_drawn_and_stored(fitted: tuple[CM2, Path]) -> None:
     model, run = fitted
     chains = model.program.chains

@@ -20,6 +20,8 @@ from cm2pyro.inference.family_posterior import family_posterior
 from cm2pyro.inference.maximise import maximise
 from cm2pyro.models.priors import site_priors
 
+pytestmark = pytest.mark.slow
+
 NAMES = ("a", "b", "c")
 
 

@@ -16,6 +16,8 @@ from cm2pyro.inference import chains, checkpoint, fit, run, state
 from cm2pyro.inference.mcmc import Chains
 from tests.inference.fits import CutError, difference, last, settings, table
 
+pytestmark = pytest.mark.slow
+
 TABLE = table()
 RICH = {"guide": {"local": "delta"}, "fit": {"ema": 0.9, "modality_dropout": 0.3, "schedule": "cosine", "warmup": 2}}
 STEPS = {"prior": {"copula": {"family": "gaussian", "update": "ifm"}}, "fit": {"settle": True}}

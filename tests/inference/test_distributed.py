@@ -16,6 +16,8 @@ from cm2pyro.inference import checkpoint
 from tests.cli.commands import call
 from tests.inference.fits import difference, last, settings, table
 
+pytestmark = pytest.mark.slow
+
 STEPS = 21  # of the fit whose parameters are compared
 DRAWS = ["--draws", "20", "--device", "cpu"]
 Results = list[dict[str, Any]]
@@ -63,6 +65,7 @@ def results(place: Path, root: Path) -> Results:
         "filled": {"arguments": fit("whole")},
         "odd": {"arguments": fit("odd", data="shards")},
         "streamed": {"arguments": fit("streamed", "--set", "fit.batch_size=16", "--set", "fit.epochs=1", data="shards")},
+        "tracked": {"arguments": fit("tracked", "--set", "fit.epochs=1", "--set", "fit.trackers=[tensorboard]")},
         "predict": {"arguments": ["predict", "whole", "--data", "many.csv", "--out", "two.csv", *DRAWS]},
         "predict shards": {"arguments": ["predict", "whole", "--data", "shards", "--out", "shards.csv", *DRAWS]},
         "evaluate": {"arguments": [*EVALUATE, "--out", "two.json"]},
@@ -132,6 +135,12 @@ def test_one_process_writes_and_prints(results: Results, place: Path) -> None:
     log = [json.loads(text)["event"] for text in (place / "whole" / "log.jsonl").read_text().splitlines()]
     assert log.count("fit") == log.count("end") == 1
     assert len((place / "whole" / "metrics.jsonl").read_text().splitlines()) == 2
+
+
+def test_one_process_tells_the_trackers(results: Results, place: Path) -> None:
+    assert codes(results, "tracked") == [0, 0]
+    assert len(list((place / "tracked" / "trackers" / "tensorboard").iterdir())) == 1
+    assert json.loads((place / "tracked" / "trackers" / "tensorboard.json").read_text())["told"] == [1]
 
 
 def test_a_step_that_is_not_finite_for_one_is_left_out_by_all(results: Results, place: Path) -> None:

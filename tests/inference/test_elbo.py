@@ -131,6 +131,7 @@ def test_minibatches_average_to_the_full_batch_exactly_without_noise() -> None:
     assert np.std(parts) > 1e-3  # the parts themselves differ
 
 
+@pytest.mark.slow
 def test_minibatches_equal_the_full_batch_in_expectation() -> None:
     """Random batches, random latents, missing modalities, sampled global sites."""
     program, dataset = make(guide={"globals": "normal"})
@@ -173,6 +174,7 @@ def test_values_of_missing_inputs_change_nothing() -> None:
     assert values[0] == values[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("coupling", ["shared", "full"])
 def test_the_imputed_latent_moves_the_prediction_and_carries_gradients(coupling: str) -> None:
     """d E[log p(y)] / d (weights, locs, scales, copula) through the missing latents alone, against finite differences."""
@@ -270,6 +272,7 @@ def test_conditioning_one_modality_works() -> None:
     torch.testing.assert_close(total, mixture.log_prob(z).sum() * program.config.fit.beta)
 
 
+@pytest.mark.slow
 def test_completions_bound_the_same_outcome_more_tightly() -> None:
     """log of the mean over components is never below the mean of the log at a drawn component."""
     program, dataset = make()

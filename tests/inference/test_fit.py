@@ -230,6 +230,7 @@ def test_early_stopping_keeps_the_best_epoch(table: pd.DataFrame) -> None:
     assert val.metrics["log_loss"]["value"] == pytest.approx(losses[best], abs=1e-6)
 
 
+@pytest.mark.slow
 def test_a_second_start_moves_the_mixture_and_keeps_an_earlier_best(table: pd.DataFrame) -> None:
     """An overfitting fit is at its best before the second start, which must not touch what was kept."""
     settings = {"epochs": 16, "lr": 0.1, "patience": 50, "warmup": 15}

@@ -19,6 +19,8 @@ from cm2pyro.inference.monitor import latents
 from cm2pyro.inference.program import Program
 from cm2pyro.models import as_head
 
+pytestmark = pytest.mark.slow
+
 HEAD = {"head": {"dist": "Normal", "loc": 0, "scale": 1}}
 NAMES = ("a", "b")
 

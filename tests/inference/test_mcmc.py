@@ -120,6 +120,7 @@ def test_locations_match_the_conjugate_posterior() -> None:
     assert bool(((products.mean((0, 1)) - precision.inverse()).abs() < 4.5 * standard_error(products)).all())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["clayton", "gaussian"])
 def test_kendalls_tau_matches_quadrature(family: str) -> None:
     """Everything but a copula of two coordinates is known: its posterior is one-dimensional."""

@@ -16,6 +16,8 @@ from cm2pyro.errors import DataError
 from cm2pyro.inference.program import Program
 from cm2pyro.inference.validate import validate
 
+pytestmark = pytest.mark.slow
+
 LABELS = ["sepsis", "shock"]
 
 

@@ -14,6 +14,8 @@ from cm2pyro import CM2
 from cm2pyro.cli import main
 from cm2pyro.errors import ConfigError, DataError
 
+pytestmark = pytest.mark.slow
+
 SIZE = 32
 
 

@@ -15,6 +15,8 @@ from cm2pyro.inference.maximise import maximise
 from cm2pyro.inference.mcmc import Potential, approximation
 from cm2pyro.models.priors import head_priors, site_priors
 
+pytestmark = pytest.mark.slow
+
 NORMAL = {"dist": "Normal", "loc": 0, "scale": 1}
 
 

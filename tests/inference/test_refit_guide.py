@@ -15,6 +15,8 @@ from cm2pyro.inference.mcmc import Potential, sample_chains
 from cm2pyro.inference.refit_guide import log_ratio, refit_guide
 from cm2pyro.models.priors import site_priors
 
+pytestmark = pytest.mark.slow
+
 STRUCTURE = MixtureStructure(modalities=2, dim=1, components=1)
 GUIDES = ("normal", "lowrank", "fullrank", "flow")
 

@@ -22,6 +22,8 @@ from cm2pyro.inference.select import candidate_structures, select
 from cm2pyro.inference.start import start_values
 from cm2pyro.models.priors import site_priors
 
+pytestmark = pytest.mark.slow
+
 
 def latents(family: str, n: int, seed: int = 0, K: int = 2) -> torch.Tensor:
     """(n, 2, 1) of K components 5 sd apart, tau 0.5."""

@@ -18,6 +18,8 @@ from cm2pyro.inference.impute import impute
 from cm2pyro.inference.predict import predict
 from cm2pyro.inference.program import Program
 
+pytestmark = pytest.mark.slow
+
 NAMES = ("a", "b", "c")
 OBSERVED = [f"observed_{name}" for name in NAMES]
 D, K = 2, 2

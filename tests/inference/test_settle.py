@@ -19,6 +19,8 @@ from cm2pyro.inference.mcmc import approximation
 from cm2pyro.inference.refit_guide import refit_guide
 from cm2pyro.models import check_model
 
+pytestmark = pytest.mark.slow
+
 NAMES = ("a", "b")
 
 

@@ -13,6 +13,8 @@ from cm2pyro.data.shards.write import write_shards
 from cm2pyro.errors import ConfigError, DataError
 from tests.inference.test_fit import manifest, small
 
+pytestmark = pytest.mark.slow
+
 CONFIG = small(fit={"epochs": 2})
 
 

@@ -20,6 +20,8 @@ from cm2pyro.distributions import special
 from cm2pyro.inference.program import Program
 from cm2pyro.inference.step import make_optimiser, take_step
 
+pytestmark = pytest.mark.slow
+
 NAMES = ("a", "b", "c")
 # Of ATen, beside indices that are masks; `linalg_*` without `_ex` look whether they have failed.
 WAIT = {"_local_scalar_dense", "nonzero", "masked_select", "equal", "_unique2", "unique_dim", "unique_consecutive", "_linalg_check_errors"}

@@ -18,7 +18,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cm2pyro.data.manifest import read_columns
+from cm2pyro.data.csv_file import read_columns
 from cm2pyro.data.mimic.phenotypes import TITLES
 from cm2pyro.data.mimic.variables import CATEGORIES, RANGES, VARIABLES, code_of
 from cm2pyro.data.splits import assign_splits, check_fractions

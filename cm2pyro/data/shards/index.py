@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,15 +15,18 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from cm2pyro.data.formulas import is_formula
 from cm2pyro.data.manifest import Manifest, read_table
 from cm2pyro.errors import DataError
+from cm2pyro.files import open_regular, read_text
 from cm2pyro.registry import one_line
 
 INDEX, MANIFEST, FILES = "index.json", "manifest.parquet", "files.parquet"
 FORMAT = 1
 _AGAIN = "make the shards again with 'cm2pyro data shard'"
+_MOST_BYTES = 512 << 20  # of the index, which has some 500 for each shard
 _ROWS = 64  # files unpacked at once
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+(-[0-9]+)?(\.parquet)?$")]  # no separators: nothing outside the folder can be named
@@ -44,7 +48,7 @@ class Shard(_Part):
     """Some rows, all of one split ('' where the manifest has none), with all that belongs to them."""
 
     name: Name
-    split: str
+    split: Annotated[str, Field(pattern=r"^(train|val|test)?$")]
     rows: Annotated[int, Field(ge=1)]
     files: dict[Name, Stored]
 
@@ -66,6 +70,14 @@ class Index(_Part):
     packed: list[str]
     shards: Annotated[list[Shard], Field(min_length=1)]
 
+    @model_validator(mode="after")
+    def _every_row_once(self) -> "Index":
+        if len({shard.name for shard in self.shards}) < len(self.shards):
+            raise ValueError("a shard stands twice")
+        if sum(shard.rows for shard in self.shards) != self.rows:
+            raise ValueError(f"{self.rows} rows, and those of the shards are {sum(shard.rows for shard in self.shards)}")
+        return self
+
 
 @dataclass(frozen=True)
 class Shards:
@@ -81,7 +93,7 @@ class Shards:
         folder = Path(folder)
         path = folder / INDEX
         try:
-            raw = json.loads(path.read_text(encoding="utf-8"))
+            raw = json.loads(read_text(path, _MOST_BYTES))
             found = raw.get("format") if isinstance(raw, dict) else None
             if found != FORMAT:
                 raise DataError(f"{path}: format {one_line(found)}, expected {FORMAT}; {_AGAIN}")
@@ -116,6 +128,17 @@ class Shards:
         made = Manifest(read_table(path), f"{self.folder / shard.name}", path.parent, self._tables(shard))
         if len(made) != shard.rows:
             raise DataError(f"{path}: {len(made)} rows, expected {shard.rows} as in {INDEX}; {_AGAIN}")
+        made.require(["sample_id"], "every row needs one")
+        for wrong, what in (
+            (made.frame["sample_id"].duplicated(), "stands twice in the shard"),
+            (made.frame["sample_id"].map(is_formula), "begins as a formula does, which spreadsheets would run"),
+            (
+                "split" in made.frame and made.frame["split"] != shard.split,
+                f"is of another split than the shard's, {shard.split or 'none'}",
+            ),
+        ):
+            for row in np.flatnonzero(wrong)[:1]:
+                raise DataError(f"{made.where(row)}: {what}; {_AGAIN}")
         made = made if rows is None else made.take(rows)
         if FILES not in shard.files:
             yield made
@@ -140,7 +163,8 @@ class Shards:
         try:
             if stored is None:
                 raise DataError(f"{path}: is not in {INDEX}; {_AGAIN}")
-            size = path.stat().st_size
+            with open_regular(path) as opened:
+                size = os.fstat(opened.fileno()).st_size
             if size != stored.bytes:
                 raise DataError(f"{path}: has {size} bytes, expected {stored.bytes} as in {INDEX}; it was cut or changed; {_AGAIN}")
             if str(path) not in self._verified:
@@ -161,13 +185,13 @@ def is_shards(source: Any) -> TypeGuard[str | Path]:
 
 
 def checksum(path: Path) -> str:
-    with path.open("rb") as opened:
+    with open_regular(path) as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def _parquet(path: Path, read: Any) -> Any:
     try:
-        with path.open("rb") as opened, pq.ParquetFile(opened) as file:
+        with open_regular(path) as opened, pq.ParquetFile(opened) as file:
             return read(file)
     except DataError:
         raise
@@ -194,5 +218,9 @@ def _write(place: Path, cell: str, content: pa.BinaryScalar, source: Path) -> No
     if parts.is_absolute() or ".." in parts.parts:
         raise DataError(f"{source}: path '{one_line(cell, 60)}' leaves the shard; expected a relative path inside it; {_AGAIN}")
     target = place / parts
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_bytes(content.as_buffer())
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(content.as_buffer())
+    except OSError as error:
+        fault = f"'{one_line(cell, 60)}' cannot be unpacked into {place.parent} ({error.strerror})"
+        raise DataError(f"{source}: {fault}; free space, or set TMPDIR to another folder") from error

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from cm2pyro.data.formulas import is_formula
 from cm2pyro.data.manifest import SPLITS, _column, inside
 from cm2pyro.data.sampled import row_keys
 from cm2pyro.data.shards.chunks import read_chunks
@@ -119,6 +120,8 @@ def _plan(path: Path, rows_per_shard: int) -> _Plan:
         for wrong, what, expected in (
             (frame["sample_id"].str.strip() == "", "sample_id is empty", "one"),
             (subject == "", "subject_id is empty", "the subject"),
+            (frame["sample_id"].map(is_formula), "sample_id begins as a formula does", "one that begins with none of = + - @, or a number"),
+            (subject.map(is_formula), "subject_id begins as a formula does", "one that begins with none of = + - @, or a number"),
             ("split" in frame and ~split.isin(SPLITS), "split is none of the known ones", ", ".join(SPLITS)),
         ):
             for row in np.flatnonzero(wrong)[:1]:

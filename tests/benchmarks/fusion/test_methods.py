@@ -20,6 +20,8 @@ from benchmarks.fusion.unimodal import Unimodal
 from cm2pyro.data.dataset import Batch
 from cm2pyro.errors import ConfigError
 
+pytestmark = pytest.mark.slow
+
 NAMES = [*NETS, "only_b"]
 
 

@@ -18,6 +18,8 @@ from cm2pyro.config import Config
 from cm2pyro.data.manifest import Manifest
 from cm2pyro.errors import DataError
 
+pytestmark = pytest.mark.slow
+
 
 def test_folds_share_no_subject(manifest: Manifest) -> None:
     parts = divide(manifest, manifest, 3, 0.2)

@@ -12,7 +12,7 @@ import pytest
 from cm2pyro.data.mimic import mimic3, mimic4
 from cm2pyro.data.mimic.summary import Summary
 
-pytestmark = pytest.mark.real
+pytestmark = [pytest.mark.real, pytest.mark.slow]
 SPLITS = {"train": 0.7, "val": 0.15, "test": 0.15}
 # A few variables whose rule is short: items in order of preference, range, unit.
 SIMPLE = {

@@ -150,6 +150,7 @@ def test_windows_give_every_row_once_in_whole_batches(shard: Make, held: tuple[P
         assert_same(batch, held[1].batch(batch.rows))
 
 
+@pytest.mark.slow
 def test_skipping_batches_gives_the_same_rest_and_reads_no_window_before_it(shard: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = windowed(shard(7))
     whole = order(rows, 5)

@@ -1,5 +1,6 @@
 """Shards hold what the manifest, its tables and its files hold, and refuse what its reader refuses."""
 
+import errno
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -67,9 +68,9 @@ def test_lines_of_other_samples_are_said(folder: Path, tmp_path: Path) -> None:
         ("sample_id,split\na,train\nb,dev\n", "row 3: split is none"),
         ("sample_id,subject_id,split\na,p,train\nb,p ,val\n", "rows 2 and 3: one subject in two splits"),
         ("sample_id,subject_id,split\na,p,train\nb,,val\n", "row 3: subject_id is empty"),
-        ("sample_id,split\na,train,secret\n", "Expected 2 columns"),
+        ("sample_id,split\na,train,secret\n", "line 2: 3 fields, expected 2"),
         ("sample_id,split\n", "no rows"),
-        ("", "Empty CSV"),
+        ("", "the file is empty"),
         ("sample_id,sample_id\na,b\n", "stands twice"),
     ],
 )
@@ -162,3 +163,16 @@ def test_a_packed_file_cannot_leave_the_shard(shard: Make) -> None:
     sizes = {file.name: one.files[file.name].model_copy(update={"bytes": file.stat().st_size}) for file in path.parent.iterdir()}
     with pytest.raises(DataError, match="leaves the shard"), made.manifest(one.model_copy(update={"files": sizes})):
         pass
+
+
+def test_a_full_disk_where_files_are_unpacked_is_no_fault_of_the_shards(shard: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = shard(1000)
+    one = next(s for s in made.index.shards if FILES in s.files)
+
+    def full(path: Path, data: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(DataError, match=r"No space left on device.*TMPDIR") as refusal, made.manifest(one):
+        pass
+    assert "Parquet" not in str(refusal.value).replace("files.parquet", "")
