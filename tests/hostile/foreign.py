@@ -27,6 +27,6 @@ for command, line in LOADING.items():
     change = swap("run/config.yaml", *SLOTS["encoder"][:2])
     foreign.add(f"an encoder from elsewhere, {command}", doing(WICKED, change), "wicked:Net", command=line)
 for slot, (old, new, says) in SLOTS.items():
-    foreign.add(f"a {slot} from elsewhere", doing(WICKED, swap("run/config.yaml", old, new)), says)
+    foreign.add(f"{slot} from elsewhere", doing(WICKED, swap("run/config.yaml", old, new)), says)
 foreign.add("an encoder that is a function of Python's", swap("run/config.yaml", "encoder: bag", "encoder: os:system"), "os:system")
 CASES: list[Case] = foreign.cases
