@@ -31,6 +31,9 @@ def check(manifest: str, config: str | None) -> None:
     say(f"{manifest}: {len(read)} rows, {len(set(read.subjects))} subjects, columns {', '.join(read.frame.columns)}")
     if "split" in read.frame:
         click.echo("splits: " + ", ".join(f"{split} {len(read.rows(split))}" for split in SPLITS))
+    for column in ("split", "subject_id"):
+        if column not in read.frame:
+            click.echo(f"no column '{column}'; enough to predict, not to fit")
     if config is not None:
         from cm2pyro.data.check import describe
 

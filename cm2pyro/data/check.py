@@ -31,7 +31,7 @@ def describe_observed(names: Sequence[str], patterns: Counter[tuple[bool, ...]],
     lines = []
     for m, name in enumerate(names):
         seen = sum(count for pattern, count in patterns.items() if pattern[m])
-        lines.append(f"modality {name}: {seen} of {rows} rows ({seen / rows:.1%})")
+        lines.append(f"modality {name}: {seen} of {rows} rows ({seen / rows:.1%})" + ("" if seen else "; enough to predict, not to fit"))
     lines += notes
     for pattern in sorted(patterns, reverse=True) if len(names) > 1 else []:
         there = " + ".join(name for name, has in zip(names, pattern, strict=True) if has) or "nothing observed"

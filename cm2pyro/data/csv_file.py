@@ -110,6 +110,7 @@ def _records(lines: Iterable[str], where: str) -> Iterator[tuple[int, list[str]]
                     )
                 header = record
                 check_names(header, where)
+                _check_separator(header, where)
                 yield row, header
             line = reader.line_num + 1
     except csv.Error as error:
@@ -118,6 +119,16 @@ def _records(lines: Iterable[str], where: str) -> Iterator[tuple[int, list[str]]
         ) from error
     if not header:
         raise DataError(f"{where}: the file is empty; expected a header and rows; write it again")
+
+
+def _check_separator(header: list[str], where: str) -> None:
+    """Refuse a header that another separator divides, as spreadsheets in many countries write it: every cell would be of one column."""
+    for mark, name in ((";", "semicolons"), ("\t", "tabs")):
+        if len(header) == 1 and mark in header[0]:
+            raise DataError(
+                f"{where}, line 1: columns are separated by {name}, expected commas (and points in decimal numbers); "
+                "export it so, or read it with pandas (sep, decimal) and write it with to_csv"
+            )
 
 
 @contextmanager

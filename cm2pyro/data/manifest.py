@@ -67,12 +67,18 @@ class Manifest:
         """Raises DataError if one of the columns is absent."""
         for column in columns:
             if column not in self.frame:
-                raise DataError(f"{self.name}: column '{column}' is missing, and {why}; {nearest(column, self.frame.columns)}")
+                if column in (str(name).strip() for name in self.frame):
+                    remedy = "remove the spaces around its name"
+                elif column == "split":
+                    remedy = "write train, val or test in each row, train alone if there is no division yet"
+                else:
+                    remedy = nearest(column, self.frame.columns)
+                raise DataError(f"{self.name}: column '{column}' is missing, and {why}; {remedy}")
 
     def file(self, row: int, column: str) -> Path:
         """The file that a cell names. Raises DataError: outside the manifest's folder, not there, not a readable file."""
         cell = self.frame[column].iloc[row]
-        return inside(self.root, cell, f"{self.where(row)}, column '{column}'")
+        return inside(self.root, cell, f"{self.where(row)}, column '{column}'", "correct the path, or leave the cell empty")
 
     def table(self, name: str, modality: str) -> Path:
         """The file of a table that the config names. Raises DataError, as `file` does."""
@@ -80,7 +86,7 @@ class Manifest:
         return inside(self.root if known is None else known.parent, name if known is None else known.name, f"modality {modality}, table")
 
 
-def inside(root: Path, name: str, where: str) -> Path:
+def inside(root: Path, name: str, where: str, remedy: str = "correct the path") -> Path:
     """`root / name`, refused when it leaves `root` (links followed) or is not a file that can be opened."""
     shown = one_line(name)
     try:
@@ -90,13 +96,30 @@ def inside(root: Path, name: str, where: str) -> Path:
                 f"{where}: path '{shown}' leaves the manifest's folder; expected a relative path inside it; move the file there"
             )
         if not path.is_file():
-            raise DataError(f"{where}: file '{shown}' is not there or not a file; expected one in {root}; correct the path")
+            raise DataError(f"{where}: file '{shown}' is not there or not a file; expected one in {root}; {remedy}")
         with path.open("rb"):
             pass
     except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: a loop of links
         reason = one_line(getattr(error, "strerror", None) or error)
         raise DataError(f"{where}: file '{shown}' cannot be read ({reason}); correct the path or its permissions") from error
     return path
+
+
+def strange_ids(ids: Iterable[str], manifest: Manifest, where: str) -> list[str]:
+    """What to say of a table whose ids are hardly meant to be others than the manifest's: none is the same, or zeros in front are lost."""
+    found, known = set(ids), set(manifest.ids)
+    bare = {sample.lstrip("0"): sample for sample in known - found}
+    lost = sorted(sample for sample in found - known if sample.lstrip("0") in bare)
+    if lost:
+        here, there = (one_line(sample, _SHOWN) for sample in (lost[0], bare[lost[0].lstrip("0")]))
+        return [
+            f"{where}: {len(lost):,} sample_ids differ from those of {manifest.name} by zeros in front alone, "
+            f"first '{here}' here, '{there}' there; they count as missing"
+        ]
+    if found and known and not found & known:
+        here, there = (one_line(min(names), _SHOWN) for names in (found, known))
+        return [f"{where}: none of its sample_ids is in {manifest.name}, '{here}' here, '{there}' there; every row counts as missing"]
+    return []
 
 
 def read_table(path: Path, where: str = "", numbers: bool = False) -> pd.DataFrame:

@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cm2pyro.config import Modality
-from cm2pyro.data.manifest import Manifest, as_text, parse_numbers, read_table
+from cm2pyro.data.manifest import Manifest, as_text, parse_numbers, read_table, strange_ids
 from cm2pyro.errors import DataError
 from cm2pyro.files import read_bytes
 from cm2pyro.registry import one_line
@@ -63,8 +63,9 @@ def read_notes(manifest: Manifest, name: str, modality: Modality, keep_end: bool
     Raises:
         DataError: a file or table that is not there or not text, a table without its columns, an hour that is not a number.
     """
-    frame = _from_table(manifest, name, modality.table) if modality.table is not None else _from_cells(manifest, modality.column or name)
     said: list[str] = []
+    table = modality.table
+    frame = _from_cells(manifest, modality.column or name) if table is None else _from_table(manifest, name, table, said)
 
     def leave_out(wrong: NDArray[np.bool_], what: str) -> None:
         found = np.flatnonzero(wrong)
@@ -88,11 +89,12 @@ def read_notes(manifest: Manifest, name: str, modality: Modality, keep_end: bool
     return Notes(rows[order], texts[order].tolist(), len(manifest), said)
 
 
-def _from_table(manifest: Manifest, name: str, table: str) -> pd.DataFrame:
+def _from_table(manifest: Manifest, name: str, table: str, said: list[str]) -> pd.DataFrame:
     where = f"{table} (modality {name})"
     frame = read_table(manifest.table(table, name), where, numbers=True)
     _require(frame, ["sample_id", "text"], where)
     # Lines of other samples are legal: one table can serve several manifests.
+    said += strange_ids(frame["sample_id"].unique(), manifest, f"modality {name}: {table}")
     known = frame["sample_id"].map({sample: i for i, sample in enumerate(manifest.ids)})
     frame, known = frame[known.notna()], known[known.notna()]
     return _notes(frame, known.to_numpy().astype(np.int64), [f"{where}, line {line}" for line in frame.index])

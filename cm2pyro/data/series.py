@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from cm2pyro.config import Modality
 from cm2pyro.data.csv_file import read_columns
-from cm2pyro.data.manifest import Manifest, as_text, parse_numbers, read_table
+from cm2pyro.data.manifest import Manifest, as_text, parse_numbers, read_table, strange_ids
 from cm2pyro.errors import DataError
 from cm2pyro.registry import one_line
 
@@ -61,8 +61,8 @@ def read_series(manifest: Manifest, name: str, modality: Modality) -> Events:
         DataError: a file or table that is not there, lacks its columns, or holds something that is not a number.
     """
     table = modality.table
-    parts = _from_files(manifest, modality.column or name) if table is None else [_from_table(manifest, name, table)]
     said: list[str] = []
+    parts = _from_files(manifest, modality.column or name) if table is None else [_from_table(manifest, name, table, said)]
     kept = []
     for long, place in parts:
         inside_window = _within(long, modality.hours or HOURS, name, place, said)
@@ -106,12 +106,13 @@ def _say_disorder(long: pd.DataFrame, name: str, place: Callable[[int], str], sa
         said.append(f"modality {name}: hours out of order in {samples:,} samples, put in order; first {place(first)}")
 
 
-def _from_table(manifest: Manifest, name: str, table: str) -> Part:
+def _from_table(manifest: Manifest, name: str, table: str, said: list[str]) -> Part:
     where = f"{table} (modality {name})"
     frame = read_table(manifest.table(table, name), where, numbers=True)
     if "sample_id" not in frame:
         raise DataError(f"{where}: column 'sample_id' is missing; expected sample_id, hours and the measurements; add it")
     # Lines of other samples are legal: one table can serve several manifests.
+    said += strange_ids(frame["sample_id"].unique(), manifest, f"modality {name}: {table}")
     known = frame["sample_id"].map({sample: i for i, sample in enumerate(manifest.ids)})
     frame, known = frame[known.notna()], known[known.notna()]
     rows = known.to_numpy().astype(np.int64)

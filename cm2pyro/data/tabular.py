@@ -12,7 +12,7 @@ from cm2pyro.data.columns import Columns
 from cm2pyro.data.csv_file import read_columns
 from cm2pyro.data.embedding import aligned, numeric
 from cm2pyro.data.kind import Kind, Learner
-from cm2pyro.data.manifest import Manifest, parse_numbers, read_table
+from cm2pyro.data.manifest import Manifest, parse_numbers, read_table, strange_ids
 from cm2pyro.data.sampled import RowSample
 from cm2pyro.data.scaling import QuantileNormal, curved
 from cm2pyro.errors import DataError
@@ -40,6 +40,7 @@ class Tabular(Kind):
         if self.modality.table is not None:
             table = read_table(manifest.table(self.modality.table, self.name), self.modality.table)
             frame = aligned(table, manifest, self.modality.table).drop(columns="sample_id")
+            self.notes += strange_ids(table["sample_id"], manifest, f"modality {self.name}: {self.modality.table}")
         elif self.modality.columns is not None:
             frame = manifest.frame[[c for c in self.modality.columns if c in manifest.frame]]
         elif column in manifest.frame:
@@ -51,7 +52,16 @@ class Tabular(Kind):
             if absent:
                 raise DataError(f"{self.modality.table}: column '{absent[0]}' is missing, and modality {self.name} needs it; add it")
             frame = frame[self.modality.columns]
+        if not hasattr(self, "numbers"):
+            self.notes += [self._slip(frame[name], str(name)) for name in frame if _nearly_numeric(frame[name])]
         return frame.reset_index(drop=True), manifest
+
+    def _slip(self, cells: pd.Series, name: str) -> str:
+        found = one_line(cells.iloc[int(parse_numbers(cells)[1][0])], 60)
+        return (
+            f"modality {self.name}: column '{one_line(name, 60)}' is read as categories, since '{found}' is no number; "
+            "if numbers are meant, write them with a point and leave missing ones empty"
+        )
 
     def _from_files(self, manifest: Manifest, column: str) -> pd.DataFrame:
         rows: dict[int, dict[str, str]] = {}
@@ -186,6 +196,16 @@ class _TabularLearner(Learner):
                 f"training, such as '{one_line(known.text, 60)}'; "
                 f"expected numbers or at most {_CATEGORIES} categories; leave missing numbers empty, or leave the column out"
             )
+
+
+def _nearly_numeric(cells: pd.Series) -> bool:
+    """Whether most filled cells are numbers, a decimal comma taken for a point, and some, as they stand, are not."""
+    cells = cells[_filled(cells)]
+    _, wrong = parse_numbers(cells)
+    if not len(wrong):
+        return False
+    values, _ = parse_numbers(cells.str.strip().str.replace(",", "."))
+    return 2 * int(np.isfinite(values).sum()) > len(cells)
 
 
 def _filled(cells: pd.Series) -> pd.Series:

@@ -45,8 +45,8 @@ def test_labels_splits_and_whole_modalities_may_be_absent(tmp_path: Path) -> Non
     lines = describe(manifest(tmp_path, x=["1", "2"]), config("image", "ehr", label="died"), VIEWS)
     assert lines == [
         "labels: no column 'died'; enough to predict, not to fit or evaluate",
-        "modality image: 0 of 2 rows (0.0%)",
-        "modality ehr: 0 of 2 rows (0.0%)",
+        "modality image: 0 of 2 rows (0.0%); enough to predict, not to fit",
+        "modality ehr: 0 of 2 rows (0.0%); enough to predict, not to fit",
         f"modality ehr: ehr.csv is not beside {tmp_path / 'm.csv'}; every row counts as missing",
         "  nothing observed: 2 rows",
     ]
