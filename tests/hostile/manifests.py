@@ -56,7 +56,7 @@ text.add("a field too few", swap("manifest.csv", "p03,s03,", "p03,"), "line 5", 
 text.add(
     "semicolons between fields",
     lambda folder: put("manifest.csv", (folder / "manifest.csv").read_text().replace(",", ";"))(folder),
-    "sample_id",
+    "semicolons",
 )
 text.add("cut in the middle of a record", cut("manifest.csv", 0.5), "line")
 text.add("carriage returns inside a field", swap("manifest.csv", "p03,s03", "p03,s\r03"), "line")
