@@ -10,6 +10,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import torch
+from torch.distributions import Distribution
 
 torch.set_num_threads(1)
 
@@ -17,12 +18,13 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture(autouse=True)
-def _dtype_kept() -> Iterator[None]:
-    """The test that leaves another default behind fails, and not those which come after it in the same worker."""
+def _settings_kept() -> Iterator[None]:
+    """The test that leaves other settings behind fails, and not those which come after it in the same worker."""
     yield
-    left = torch.get_default_dtype()
+    left = torch.get_default_dtype(), Distribution._validate_args
     torch.set_default_dtype(torch.float32)
-    assert left == torch.float32
+    Distribution.set_default_validate_args(True)
+    assert left == (torch.float32, True)
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.distributions import Distribution
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from cm2pyro.config import Config, Fit, Modality
@@ -140,8 +141,11 @@ def check_compiler(fit: Fit, device: torch.device) -> None:
         def shifted(x: torch.Tensor) -> torch.Tensor:
             return x + unseen
 
+        checks = Distribution._validate_args
         with compiling(), torch.no_grad():
             torch.compile(shifted, dynamic=False)(torch.zeros(2, device=device))
+        # At its first use in a process torch.compile turns the checks of all distributions off.
+        Distribution.set_default_validate_args(checks)
 
 
 def compile_encoders(encoders: list[Encoder], backend: str = "inductor") -> None:

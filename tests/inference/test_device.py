@@ -1,6 +1,7 @@
 """Where and how a fit runs: deterministic operations, compiled encoders, transfers."""
 
 import os
+from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.distributions import Distribution
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from cm2pyro.api import CM2
@@ -20,6 +22,13 @@ from tests.inference.fits import last, settings, table
 from tests.inference.test_waiting import program, rows
 
 TABLE = table()
+
+
+@pytest.fixture(autouse=True)
+def _checks_kept() -> Iterator[None]:
+    """At its first use torch.compile turns the checks of distributions off; `check_compiler`, which undoes that, is not in every test."""
+    yield
+    Distribution.set_default_validate_args(True)
 
 
 def flags() -> tuple[Any, ...]:
