@@ -183,6 +183,8 @@ def test_refusals_before_the_first_fit(made: Path, tmp_path: Path, capsys: pytes
         ([*grid, "--metric", "test_auroc"], "validation rows alone"),
         ([*grid, "--base", made / "config.yaml"], "belongs to an experiment file"),
         (["--grid", "missingness.mask=mcar:0,mcar:0.5", "--sampler", "optuna", "--trials", 2], "no search can be guided"),
+        (["--grid", "prior.components=1,2", "--threads", 1_000_000_000], "--threads"),
+        (["--grid", "prior.components=1,2", "--jobs", 1_000_000], "--jobs"),
         (["--grid", "fit.seed=0,1"], "--seeds"),
     ):
         assert message in refused(capsys, 2, *command(made, out, *wrong))
