@@ -122,6 +122,8 @@ class Registry(Generic[Entry]):
         if found is None:
             prefix = f"{where}: " if where else ""
             also = self._and_also + (f", a class of your own as {FORM}" if foreign and self.contract is not None else "")
+            if not foreign and ":" in name:
+                also += "; nothing is imported here: register the class under a name first, or make it by its own from_tau"
             raise UnknownNameError(
                 f"{prefix}unknown {self.kind} '{one_line(name, 60)}'; {nearest(name, self._entries, self._suggested())}{also}"
             )

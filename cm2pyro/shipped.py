@@ -26,7 +26,7 @@ def names() -> dict[str, str]:
 
 
 def copy(wanted: Iterable[str], out: Path, overwrite: bool = False) -> list[Path]:
-    """Copy configs, and those that they are based on, to a folder; the paths written.
+    """Copy configs, and those that they are based on or name as variants, to a folder; the paths written.
 
     Args:
         wanted: names; none of them for all. out: made if it is not there.
@@ -60,11 +60,15 @@ def _make(place: Path) -> None:
 
 
 def _with_bases(path: Path) -> dict[Path, str]:
-    """Relative path -> text, of a config and all that it is based on."""
+    """Relative path -> text, of a config, all that it is based on, and the files of changes that it names as variants."""
     text = path.read_text(encoding="utf-8")
     found = {path.relative_to(folder()): text}
-    base = yaml.safe_load(text).get("base")
-    return found if base is None else found | _with_bases((path.parent / base).resolve())
+    content = yaml.safe_load(text)
+    variants = content.get("variants", {}).values()
+    for name in (content.get("base"), *(changes for changes in variants if isinstance(changes, str))):
+        if name is not None:
+            found |= _with_bases((path.parent / name).resolve())
+    return found
 
 
 def _name(path: Path) -> str:

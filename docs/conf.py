@@ -1,5 +1,6 @@
 """The site made of this folder: `make docs`. Nothing is fetched while it is built."""
 
+import inspect
 import re
 import sys
 from pathlib import Path
@@ -44,5 +45,18 @@ def _plain(app: Sphinx, what: str, name: str, obj: object, options: object, line
     lines[:] = [re.sub(r"(?<!\\)([*|])", r"\\\1", line) for line in lines]
 
 
+def _a_line_each(app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]) -> None:
+    """Our docstrings put several parameters on one line; napoleon would show all but the first as text of the first."""
+    try:
+        known = "|".join(map(re.escape, inspect.signature(obj).parameters))  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return
+    if known:
+        start = re.compile(rf"(?<=[.;)]) (?=(?:{known})(?:, (?:{known}))*: )")
+        split = [(line, start.split(line) if line.startswith("    ") else [line]) for line in lines]
+        lines[:] = [part if i == 0 else f"    {part}" for line, parts in split for i, part in enumerate(parts)]
+
+
 def setup(app: Sphinx) -> None:
     app.connect("autodoc-process-docstring", _plain, priority=100)  # before napoleon, whose own marks stay
+    app.connect("autodoc-process-docstring", _a_line_each, priority=101)

@@ -184,9 +184,9 @@ class Fitted(Streamed):
         return dataset.take(range(len(train))), dataset.take(range(len(train), len(dataset)))
 
     def _sample(self, program: Program, config: Config, train: Dataset, folder: Path | None) -> None:
-        nuts, made = config.nuts, draw_chains(program, config, train, folder)
-        program.chains = made
-        self.say(f"NUTS: {nuts.chains} chains of {nuts.draws} draws, encoders held")
+        nuts = config.nuts  # said before, since it can take longer than all epochs
+        self.say(f"NUTS: {nuts.chains} chains of {nuts.draws} draws after {nuts.warmup} of warm-up, encoders held")
+        program.chains = made = draw_chains(program, config, train, folder)
         divergent = sum(made.divergences)
         if divergent:
             remedy = "try nuts.target_accept nearer to 1, or tighter priors"

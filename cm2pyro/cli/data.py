@@ -20,7 +20,7 @@ def data() -> None:
 @click.option("--config", type=click.Path(), help="Also read the labels and every modality, as a fit with this config would.")
 def check(manifest: str, config: str | None) -> None:
     """Check MANIFEST (or a folder of shards): ids, splits, subjects, and with --config files, tables, values and labels."""
-    from cm2pyro.data.manifest import SPLITS, read_manifest
+    from cm2pyro.data.manifest import PREDICT_ONLY, SPLITS, read_manifest
     from cm2pyro.data.shards.index import is_shards
 
     if is_shards(manifest):
@@ -31,16 +31,19 @@ def check(manifest: str, config: str | None) -> None:
     say(f"{manifest}: {len(read)} rows, {len(set(read.subjects))} subjects, columns {', '.join(read.frame.columns)}")
     if "split" in read.frame:
         click.echo("splits: " + ", ".join(f"{split} {len(read.rows(split))}" for split in SPLITS))
-    for column in ("split", "subject_id"):
-        if column not in read.frame:
-            click.echo(f"no column '{column}'; enough to predict, not to fit")
+    lines = [f"no column '{column}'; {PREDICT_ONLY}" for column in ("split", "subject_id") if column not in read.frame]
+    for line in lines:
+        click.echo(line)
     if config is not None:
         from cm2pyro.data.check import describe
 
         checked, views = _checked(config)
-        for line in describe(read, checked, views):
+        told = describe(read, checked, views)
+        for line in told:
             say(line)
-    click.echo("no problem found")
+        lines += told
+    lacking = any(PREDICT_ONLY in line for line in lines)
+    click.echo("no file is wrong; what a fit still needs is said above" if lacking else "no problem found")
 
 
 @data.command()

@@ -29,11 +29,13 @@ from cm2pyro.cli import say, trusting
 @click.option("--by", multiple=True, metavar="COLUMN", help="Also per group of a manifest column or MODALITY.COLUMN; may be repeated.")
 @click.option("--challenge", metavar="NAME", help="Also the scores of a public challenge: physionet2012.")
 @click.option(
-    "--figure", type=click.Path(), help="A PNG: reliability (or observed against predicted), and accuracy by missingness pattern."
+    "--figure",
+    type=click.Path(),
+    help="A picture (.png, .pdf, .svg): reliability, or observed against predicted; accuracy by missingness pattern.",
 )
 @click.option("--delta", metavar="LIST", help="Sensitivity analysis: also with missing latents shifted by that many sds, e.g. -1,0,1.")
 @click.option("--threshold", type=float, help="With --delta: probability from which a decision is positive; by default the prevalence.")
-@click.option("--delta-figure", type=click.Path(), help="With --delta: a PNG of risk and decisions against delta.")
+@click.option("--delta-figure", type=click.Path(), help="With --delta: a picture (.png, .pdf, .svg) of risk and decisions against delta.")
 @click.option("--tipping", type=click.Path(), help="With --delta: a CSV of each incomplete row's own tipping point.")
 @click.option("--rows", type=click.IntRange(min=1), default=100_000, show_default=True, help="Of shards at most so many, a random sample.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
@@ -92,6 +94,8 @@ def evaluate(
         return
     write_text(out, json.dumps(result.metrics, indent=2) + "\n")
     click.echo(_line("as observed", result.metrics))
+    for remark in result.remarks():
+        click.echo(f"warning: {remark}")
     for mechanism, values in result.metrics.get("missing", {}).items():
         click.echo(_line(mechanism, values))
     for column, groups in result.metrics.get("by", {}).items():
@@ -146,4 +150,5 @@ def _line(what: str, values: dict[str, Any]) -> str:
             shown.append(f"{name} {metric['value']:.3f}")
         else:
             shown.append(f"{name} {metric['value']:.3f} ({metric['low']:.3f}–{metric['high']:.3f})")
-    return f"{what}: n {values['n']}, " + ", ".join(shown)
+    events = f" ({round(values['prevalence'] * values['n'])} with outcome 1)" if isinstance(values.get("prevalence"), float) else ""
+    return f"{what}: n {values['n']}{events}, " + ", ".join(shown)

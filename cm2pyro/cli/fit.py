@@ -54,6 +54,8 @@ def fit(
     if best is not None and best["val_log_loss"] is not None:
         auroc = "" if best["val_auroc"] is None else f", AUROC {best['val_auroc']:.3f}"
         click.echo(f"best epoch {best['epoch']}: validation log-loss {best['val_log_loss']:.4f}{auroc}")
+        if best["epoch"] == model.history[-1]["epoch"] == model.config.fit.epochs:
+            click.echo(f"the last epoch was the best: more may be better, --resume --set fit.epochs={2 * model.config.fit.epochs}")
     click.echo(f"run written to {Path(out)}")
 
 

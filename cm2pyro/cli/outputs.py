@@ -5,6 +5,9 @@ from pathlib import Path
 from cm2pyro.data.shards.index import is_shards
 from cm2pyro.errors import ConfigError
 from cm2pyro.inference.run import is_own
+from cm2pyro.registry import one_line
+
+_PICTURES = (".png", ".pdf", ".svg", "")
 
 
 def check_outputs(run: str, data: str, **outputs: str | None) -> None:
@@ -22,6 +25,8 @@ def check_outputs(run: str, data: str, **outputs: str | None) -> None:
         if name is None:
             continue
         said, path = f"--{option.replace('_', '-')} {name}", _place(name)
+        if option.endswith("figure") and path.suffix.lower() not in _PICTURES:
+            raise ConfigError(f"{said}: '{one_line(path.suffix, 20)}' is no kind of picture; expected .png, .pdf or .svg; rename it")
         if path == source or (is_shards(data) and path.is_relative_to(source)):
             raise ConfigError(f"{said}: is the data that --data names, and would be replaced; name another file")
         if is_own(_place(run), path):

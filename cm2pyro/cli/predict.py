@@ -1,10 +1,16 @@
 """cm2pyro predict"""
 
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from cm2pyro.cli import say, trusting
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @click.command()
@@ -16,7 +22,7 @@ from cm2pyro.cli import say, trusting
 @click.option("--draws", type=click.IntRange(min=1), default=100, show_default=True, help="Draws of the latents.")
 @click.option("--split", type=click.Choice(["train", "val", "test"]), help="Only these rows; by default every row.")
 @click.option("--report", type=click.Path(), help="A CSV: what is missing, where the spread comes from, what would pay most.")
-@click.option("--figure", type=click.Path(), help="A PNG of the same.")
+@click.option("--figure", type=click.Path(), help="A picture of the same: .png, .pdf or .svg.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 @trusting
 def predict(
@@ -41,6 +47,7 @@ def predict(
     frame = model.predict(data, draws=draws, split=split)
     if not distributed.first():
         return
+    say(_coverage(frame["observed"], model.names))
     with atomic(Path(out)) as temporary:
         frame.to_csv(temporary, index=False)
     click.echo(f"{len(frame)} predictions written to {out}")
@@ -55,3 +62,11 @@ def predict(
 
         draw_spread(frame, model.names, figure, title=f"{run}: {data}")
         click.echo(f"picture written to {figure}")
+
+
+def _coverage(observed: "pd.Series[str]", names: Sequence[str]) -> str:
+    """How many rows have each modality, and how many have none."""
+    counts = Counter(name for cell in observed for name in cell.split(";"))
+    line = "observed: " + ", ".join(f"{name} {counts[name] / max(len(observed), 1):.0%}" for name in names)
+    nothing = int((observed == "").sum())
+    return line + (f"; {nothing} of {len(observed)} rows have nothing: theirs is the prediction for anybody" if nothing else "")

@@ -68,7 +68,7 @@ def sweep(
     from cm2pyro.sweep import space
     from cm2pyro.sweep.experiment import Experiment
     from cm2pyro.sweep.processes import default_jobs
-    from cm2pyro.sweep.search import BEST, FIGURE, RESULTS, SETTINGS, STUDY, Resources, Sweep, study_name
+    from cm2pyro.sweep.search import BEST, FIGURES, RESULTS, SETTINGS, STUDY, Resources, Sweep, study_name
     from cm2pyro.sweep.tpe import Study, check_installed
 
     if sampler == "optuna":
@@ -94,13 +94,15 @@ def sweep(
     results = found.run(settings, propose, resources, resume, overwrite)
     for line in [*results.lines(), *results.failures()]:
         say(line)
+    if len(settings or ()) > 1 and len(experiment.seeds) == 1:
+        click.echo("one seed: how much of a difference is the seed's cannot be told; --resume --seeds 0,1,2 adds two more")
     if not results.chosen:
         raise DataError(f"{out}: no setting was fitted with every seed, so none is chosen; {RESULTS} says why; mend that, then --resume")
     best = f"{BEST}, "
     if len(results.chosen) > 1:
         best = ""
         say(f"{', '.join(experiment.conditions)} changes by what settings are judged: the best of each is marked, and there is no {BEST}")
-    click.echo(f"{RESULTS}, {SETTINGS}, {best}{FIGURE} and the runs in trials written to {Path(out)}")
+    click.echo(f"{RESULTS}, {SETTINGS}, {best}{', '.join(FIGURES)} and the runs in trials written to {Path(out)}")
 
 
 def _seeds(text: str | None) -> list[int]:

@@ -7,7 +7,7 @@ import numpy as np
 
 from cm2pyro.config import Config, Task
 from cm2pyro.data.labels import UNLABELLED, Labels, classes_of, read_labels
-from cm2pyro.data.manifest import Manifest
+from cm2pyro.data.manifest import PREDICT_ONLY, Manifest
 from cm2pyro.data.prepared import Preparation
 
 
@@ -16,7 +16,7 @@ def describe(manifest: Manifest, config: Config, views: dict[str, tuple[str, ...
     task = config.task
     absent = [column for column in task.columns if column not in manifest.frame]
     if absent:
-        lines = [f"labels: no column '{column}'; enough to predict, not to fit or evaluate" for column in absent]
+        lines = [f"labels: no column '{column}'; {PREDICT_ONLY} or evaluate" for column in absent]
     else:
         classes = classes_of(manifest, task)
         lines = describe_labels(task, classes, read_labels(manifest, task, classes))
@@ -31,7 +31,7 @@ def describe_observed(names: Sequence[str], patterns: Counter[tuple[bool, ...]],
     lines = []
     for m, name in enumerate(names):
         seen = sum(count for pattern, count in patterns.items() if pattern[m])
-        lines.append(f"modality {name}: {seen} of {rows} rows ({seen / rows:.1%})" + ("" if seen else "; enough to predict, not to fit"))
+        lines.append(f"modality {name}: {seen} of {rows} rows ({seen / rows:.1%})" + ("" if seen else f"; {PREDICT_ONLY}"))
     lines += notes
     for pattern in sorted(patterns, reverse=True) if len(names) > 1 else []:
         there = " + ".join(name for name, has in zip(names, pattern, strict=True) if has) or "nothing observed"

@@ -95,6 +95,8 @@ def inside(root: Path, name: str, where: str, remedy: str = "correct the path") 
             raise DataError(
                 f"{where}: path '{shown}' leaves the manifest's folder; expected a relative path inside it; move the file there"
             )
+        if path.is_dir():
+            raise DataError(f"{where}: '{shown}' is a folder and not a file; expected one file in {root}; {remedy}")
         if not path.is_file():
             raise DataError(f"{where}: file '{shown}' is not there or not a file; expected one in {root}; {remedy}")
         with path.open("rb"):
@@ -203,6 +205,10 @@ def _plain(value: Any) -> str:
         except (OverflowError, TypeError, ValueError):
             return str(value)
     return str(value)
+
+
+PREDICT_ONLY = "enough to predict, not to fit"  # what ends a line on what only a fit needs
+NO_CLOCK = "hours count from the start of the stay, as 6.5: subtract its date and time"  # what to do about a clock time
 
 
 def parse_numbers(cells: pd.Series) -> tuple[NDArray[np.float64], NDArray[np.int64]]:

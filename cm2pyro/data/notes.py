@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cm2pyro.config import Modality
-from cm2pyro.data.manifest import Manifest, as_text, parse_numbers, read_table, strange_ids
+from cm2pyro.data.manifest import NO_CLOCK, Manifest, as_text, parse_numbers, read_table, strange_ids
 from cm2pyro.errors import DataError
 from cm2pyro.files import read_bytes
 from cm2pyro.registry import one_line
@@ -77,6 +77,8 @@ def read_notes(manifest: Manifest, name: str, modality: Modality, keep_end: bool
         outside = (hours < 0) | (hours > modality.hours)
         leave_out(outside, f"outside 0 to {modality.hours:g} hours are left out")
         frame, hours = frame[~outside], hours[~outside]
+    elif np.isfinite(hours).any():
+        said.append(f"modality {name}: the config names no hours, so notes of any hour are read, up to {np.nanmax(hours):g}")
     long = frame["text"].str.len().to_numpy(dtype=np.int64) > LONGEST
     leave_out(long, f"longer than {LONGEST:,} characters are read to that length{', from their end' if keep_end else ''}")
     texts = np.array([clean(text[-LONGEST:] if keep_end else text[:LONGEST]) for text in frame["text"]], dtype=object)
@@ -147,7 +149,7 @@ def _notes(frame: pd.DataFrame, rows: NDArray[np.int64], places: list[str]) -> p
         hours, wrong = parse_numbers(frame["hours"])
         for i in wrong[:1]:
             found = one_line(frame["hours"].iloc[i], 60)
-            raise DataError(f"{places[i]}, column 'hours': found '{found}', expected a finite number; correct it or leave it empty")
+            raise DataError(f"{places[i]}, column 'hours': found '{found}', expected a finite number; {NO_CLOCK}, or leave it empty")
     return _frame(rows, hours, as_text(frame["text"]), places)
 
 

@@ -102,6 +102,9 @@ class Preparation:
         if table is not None and _absent(manifest, table):
             self.notes.append(f"modality {kind.name}: {table} is not beside {manifest.name}; every row counts as missing")
             return None
+        column = kind.modality.column or kind.name
+        if table is None and kind.modality.columns is None and column not in manifest.frame:
+            self.notes.append(f"modality {kind.name}: {manifest.name} has no column '{one_line(column, 60)}'; every row counts as missing")
         return self._heard(kind, kind.read(manifest))
 
     def _heard(self, kind: Kind, result: Result) -> Result:

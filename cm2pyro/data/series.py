@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from cm2pyro.config import Modality
 from cm2pyro.data.csv_file import read_columns
-from cm2pyro.data.manifest import Manifest, as_text, parse_numbers, read_table, strange_ids
+from cm2pyro.data.manifest import NO_CLOCK, Manifest, as_text, parse_numbers, read_table, strange_ids
 from cm2pyro.errors import DataError
 from cm2pyro.registry import one_line
 
@@ -199,7 +199,7 @@ def _long(frame: pd.DataFrame, rows: NDArray[np.int64], where: str, place: Calla
             f"{where}: column 'hours' is missing; expected hours, variable, value (long) or hours and a column a variable (wide); "
             f"found {', '.join(one_line(column, 40) for column in frame.columns[:6])}; rename or add it"
         )
-    hours = _numbers(frame[columns["hours"]], place)
+    hours = _numbers(frame[columns["hours"]], place, NO_CLOCK)
     for i in np.flatnonzero(np.isnan(hours))[:1]:
         raise DataError(f"{place(i)}, column '{columns['hours']}': is empty, expected a finite number; fill it or remove the line")
     if "variable" in columns and "value" in columns:
@@ -229,12 +229,11 @@ def _table(
 _NOTHING = _table(np.zeros(0, np.int64), np.zeros(0), np.zeros(0, dtype=object), np.zeros(0), np.zeros(0, np.int64))
 
 
-def _numbers(cells: pd.Series, place: Callable[[int], str]) -> NDArray[np.float64]:
+def _numbers(cells: pd.Series, place: Callable[[int], str], remedy: str = "correct it or leave it empty") -> NDArray[np.float64]:
     """Finite numbers, NaN for an empty cell. Raises DataError naming the line."""
     values, wrong = parse_numbers(cells)
     for i in wrong[:1]:
         raise DataError(
-            f"{place(i)}, column '{one_line(cells.name, 60)}': found '{one_line(cells.iloc[i], 60)}', expected a finite number; "
-            "correct it or leave it empty"
+            f"{place(i)}, column '{one_line(cells.name, 60)}': found '{one_line(cells.iloc[i], 60)}', expected a finite number; {remedy}"
         )
     return values

@@ -16,6 +16,9 @@ from cm2pyro.diagnostics.metrics_regression import evaluate_numbers
 from cm2pyro.diagnostics.resampling import Array
 from cm2pyro.inference.predict import Prediction
 
+FEW_EVENTS = 10  # rows of either outcome below which a metric and its bootstrap interval rest on single patients
+ALIKE = 0.01  # sd of predictions over rows below which a fit has learned the base rate alone
+
 Groups = dict[str, dict[str, Array]]
 if TYPE_CHECKING:
     from cm2pyro.diagnostics.sensitivity import Sensitivity
@@ -88,6 +91,17 @@ class Evaluation:
         if self.task == "multilabel":
             return evaluate_labels(self.labels[rows], self.probabilities[rows], self.classes, *shared)
         return evaluate(self.labels[rows], self.probabilities[rows], *shared)
+
+    def remarks(self) -> list[str]:
+        """Why metrics of a binary outcome may say less than their digits and intervals do, a line each."""
+        if self.task != "binary" or not len(self.labels):
+            return []
+        rarer, said = int(min(self.labels.sum(), len(self.labels) - self.labels.sum())), []
+        if rarer < FEW_EVENTS:
+            said.append(f"{rarer} of {len(self.labels)} rows have the rarer outcome: too few for any metric here, whatever its interval")
+        if len(self.labels) >= FEW_EVENTS and (sd := float(self.probabilities.std())) < ALIKE:
+            said.append(f"predictions hardly differ from row to row (sd {sd:.1g}): slopes and rankings of such predictions mean little")
+        return said
 
     def draw(self, path: str | Path, title: str) -> None:
         """Write the picture: reliability, of several labels that of all cells pooled; in a regression predicted against observed."""

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_pdf import FigureCanvasPdf
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.text import Text
@@ -81,7 +83,7 @@ def page(path: str | Path, title: str, rows: int = 1) -> Iterator[Any]:
 
 @contextmanager
 def sheet(path: str | Path, title: str, inches: tuple[float, float]) -> Iterator[Figure]:
-    """An empty figure under a title, written to `path` as a PNG, 100 dots an inch, when the block succeeds."""
+    """An empty figure under a title, written to `path` when the block succeeds: PDF or SVG by its suffix, else PNG, 100 dots an inch."""
     layout = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.06)
     figure = Figure(figsize=inches, dpi=_DPI, layout=layout, facecolor="white")
     figure.suptitle(_cut(" ".join(title.split()), round(110 * inches[0] / _SIZE[0])), fontsize=13, parse_math=False)
@@ -89,7 +91,13 @@ def sheet(path: str | Path, title: str, inches: tuple[float, float]) -> Iterator
     words_as_they_are(figure)
     with atomic(path) as temporary:
         # The canvas and not savefig, whose size and margins a user's matplotlibrc can change.
-        FigureCanvasAgg(figure).print_png(str(temporary))
+        match Path(path).suffix.lower():
+            case ".pdf":
+                FigureCanvasPdf(figure).print_pdf(str(temporary), metadata={"CreationDate": None})
+            case ".svg":
+                FigureCanvasSVG(figure).print_svg(str(temporary), metadata={"Date": None})
+            case _:
+                FigureCanvasAgg(figure).print_png(str(temporary))
 
 
 def words_as_they_are(figure: Figure) -> None:

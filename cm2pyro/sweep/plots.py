@@ -34,13 +34,13 @@ _LOG = 50  # ratio of the ends from which numbers are shown on a log scale
 
 
 def draw(results: Results, path: str | Path) -> None:
-    """Write a PNG: a panel per metric and key, or where one key is varied per metric and split; bars as `Entry.interval` says.
+    """Write a picture: a panel per metric and key, or where one key is varied per metric and split; bars as `Entry.interval` says.
 
     Two keys: a line per value of the other one. More: every setting a dot, and a line through the settings that differ from the chosen
     one in this key alone. Draws of a random search are dots.
 
     Args:
-        path: replaced if it exists.
+        path: replaced if it exists; PDF, SVG or PNG by its suffix.
 
     Raises:
         DataError: a path that cannot be written.

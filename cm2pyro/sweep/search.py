@@ -24,7 +24,7 @@ from cm2pyro.sweep.table import Entry, Record, Results
 from cm2pyro.sweep.tpe import Study
 from cm2pyro.sweep.trial import DONE, FAILED, Task, work
 
-SWEEP, RESULTS, SETTINGS, BEST, FIGURE = "sweep.json", "results.csv", "settings.csv", "best.yaml", "sweep.png"
+SWEEP, RESULTS, SETTINGS, BEST, FIGURES = "sweep.json", "results.csv", "settings.csv", "best.yaml", ("sweep.png", "sweep.pdf")
 _TRIALS, STUDY = "trials", "optuna.db"
 _STOPPED = (130, 143, -signal.SIGINT, -signal.SIGTERM)  # exit codes of trials that were asked to end
 
@@ -236,7 +236,7 @@ class Sweep:
 
     def _clear(self) -> None:
         """Take away an earlier sweep; a user's own files beside it stay."""
-        for name in (RESULTS, SETTINGS, BEST, FIGURE, STUDY):
+        for name in (RESULTS, SETTINGS, BEST, *FIGURES, STUDY):
             (self.out / name).unlink(missing_ok=True)
         shutil.rmtree(self.out / _TRIALS, ignore_errors=True)
 
@@ -266,8 +266,8 @@ class Sweep:
             return results
         write_text(self.out / RESULTS, results.trials().to_csv(index=False, lineterminator="\n"))
         write_text(self.out / SETTINGS, results.settings().to_csv(index=False, lineterminator="\n"))
-        if results.chosen:
-            draw(results, self.out / FIGURE)
+        for name in FIGURES if results.chosen else ():
+            draw(results, self.out / name)
         (self.out / BEST).unlink(missing_ok=True)
         if len(results.chosen) == 1:
             self.experiment.config(results.chosen[0].setting, self.experiment.seeds[0]).to_file(self.out / BEST)

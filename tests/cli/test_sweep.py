@@ -49,6 +49,7 @@ def test_a_grid_from_beginning_to_end(made: Path, tmp_path: Path, capsys: pytest
         "best.yaml",
         "sweep.json",
         "sweep.png",
+        "sweep.pdf",
         "trials",
     }
     results = pd.read_csv(out / "results.csv")

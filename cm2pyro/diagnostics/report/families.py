@@ -89,7 +89,7 @@ def _table(m: Material, logs: dict[str, Array], name: str) -> Table:
         mark = " (fitted)" if family == m.mixture.copula.family else ""
         rows.append((family + mark, float(logs[family].mean()), float(less.mean()), float(less.std() / np.sqrt(len(less)))))
     caption = (
-        f"Mean log copula density of these points of {name}, in nats a row, with tau matched and nothing else fitted. "
+        f"Mean log copula density of these {len(logs[best]):,} rows of {name}, in nats a row, with tau matched and nothing else fitted. "
         "One pair and one dimension: a hint, not a selection; CM2.family_posterior compares whole mixtures."
     )
     return Table(("family", "mean log density", "less than the best", "standard error"), tuple(rows), caption)

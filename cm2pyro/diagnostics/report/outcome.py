@@ -3,14 +3,13 @@
 import numpy as np
 
 from cm2pyro.diagnostics.calibration import bins_for
-from cm2pyro.diagnostics.evaluation import Evaluation
+from cm2pyro.diagnostics.evaluation import ALIKE, FEW_EVENTS, Evaluation
 from cm2pyro.diagnostics.metrics import predicted_class, reliability
 from cm2pyro.diagnostics.report.material import Material
 from cm2pyro.diagnostics.report.parts import Cell, Figure, Finding, Picture, Section, Table
 from cm2pyro.diagnostics.report.pictures import BLUE, GREY, ORANGE, Array, legend, panel, short, spread_rows, titled
 
 _FEW = 50  # rows of a reliability diagram below which its bins are noise
-_SAME = 0.01  # sd of predictions over rows
 _LABELS = 6  # diagrams of a multilabel task
 _METRICS = {
     "binary": ("auroc", "auprc", "log_loss", "brier", "ece", "calibration_slope", "calibration_intercept"),
@@ -116,12 +115,15 @@ def _table(m: Material, e: Evaluation, splits: np.ndarray) -> Table:
     made: list[tuple[Cell, ...]] = []
     for split, measured in values.items():
         cells: list[Cell] = [_WHAT[split], int((splits == split).sum())]
+        if m.config.task.type == "binary":
+            cells.append(int(e.labels[splits == split].sum()))
         for name in names:
             metric = measured.get(name)
             cells.append(metric["value"] if isinstance(metric, dict) else None)
         made.append(tuple(cells))
     caption = "Metrics of the labelled rows per split. Intervals, subgroups and missingness patterns: cm2pyro evaluate."
-    return Table(("split", "rows", *(name.replace("_", " ") for name in names)), tuple(made), caption)
+    events = ("with outcome 1",) if m.config.task.type == "binary" else ()
+    return Table(("split", "rows", *events, *(name.replace("_", " ") for name in names)), tuple(made), caption)
 
 
 def _findings(m: Material, best: str, n: int) -> list[Finding]:
@@ -136,10 +138,17 @@ def _findings(m: Material, best: str, n: int) -> list[Finding]:
             )
         )
     e = m.evaluation
-    if e is not None and m.config.task.type in ("binary", "multilabel") and len(e.labels) >= _FEW and e.probabilities.std(0).max() < _SAME:
+    if e is not None and m.config.task.type in ("binary", "multilabel") and len(e.labels) >= _FEW and e.probabilities.std(0).max() < ALIKE:
         found.append(
             Finding("Predictions hardly differ from row to row (sd below 0.01): the outcome head has learned the base rate alone.")
         )
+    if e is not None and m.config.task.type == "binary":
+        ones = int(e.labels[m.splits[m.labelled] == best].sum())
+        if min(ones, n - ones) < FEW_EVENTS:
+            text = (
+                f"{min(ones, n - ones)} of the {n} rows of split {best or 'unknown'} have the rarer outcome: too few to judge the fit by."
+            )
+            found.append(Finding(text))
     if n < _FEW:
         found.append(Finding(f"The reliability diagram rests on {n} rows only.", "note"))
     return found

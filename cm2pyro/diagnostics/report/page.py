@@ -7,6 +7,7 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from cm2pyro.diagnostics.report.parts import Cell, Report
+from cm2pyro.diagnostics.report.words import WORDS
 from cm2pyro.files import write_text
 
 
@@ -22,7 +23,7 @@ def to_html(report: Report) -> str:
     environment.filters["cell"] = cell
     environment.filters["inline"] = lambda png: "data:image/png;base64," + base64.b64encode(png).decode("ascii")
     environment.tests["number"] = lambda value: isinstance(value, int | float)
-    return environment.get_template("page.html").render(report=report)
+    return environment.get_template("page.html").render(report=report, words=WORDS)
 
 
 def write(report: Report, path: str | Path) -> None:

@@ -45,9 +45,11 @@ def section(groups: Groups, k: KHat | None, divergences: list[int] | None, tempe
             findings.append(
                 Finding(f"k-hat {k.k:.2f}: the guide of the global sites misses part of their posterior; try nuts (or fit.settle, if off)")
             )
-    if tempered:
+    if tempered and total > 1:  # a point has no interval that could be misread
         findings.append(
-            Finding("beta is below 1 behind learned encoders: intervals of global sites are tempered, and describe learned latents", "note")
+            Finding(
+                "beta is below 1 behind learned encoders: intervals of global sites are tempered, and describe learned latents.", "note"
+            )
         )
     if shown and total > 1:
         chains = posterior.sizes["chain"] > 1

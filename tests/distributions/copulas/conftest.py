@@ -9,17 +9,31 @@ import torch
 from torch import Tensor
 
 from cm2pyro.distributions import FAMILIES, Copula, make_copula
+from cm2pyro.distributions.copulas.archimedean import ArchimedeanCopula
+from cm2pyro.errors import ConfigError
 
 
 def signed(family: str, M: int, tau: float | Tensor = 0.5, dtype: torch.dtype = torch.float64, df: float | Tensor | None = None) -> Copula:
-    """A copula of that strength: tau negative for rotations, 0 for independence; df of Student-t is 4 unless given."""
+    """A copula of that strength: tau negative for rotations, 0 for independence; a share of it where a family does not reach 1; df of
+    Student-t is 4 unless given."""
     sign = -1 if family.endswith(("_90", "_270")) else 0 if family == "independence" else 1
-    return make_copula(family, M, tau=sign * tau, df=df, dtype=dtype)
+    cls = FAMILIES.get(family)
+    reach = max(map(abs, cls._tau_range(M))) if issubclass(cls, ArchimedeanCopula) else 1.0
+    return make_copula(family, M, tau=sign * reach * tau, df=df, dtype=dtype)
+
+
+def ties(family: str, M: int) -> bool:
+    """Whether the family has a copula of that many coordinates: rotations, and some others, tie exactly two."""
+    try:
+        signed(family, M)
+    except ConfigError:
+        return False
+    return True
 
 
 def every_family(name: str, *sizes: int) -> Any:
-    """A fixture over every family with that many coordinates; rotations tie exactly two."""
-    pairs = [(family, M) for family in FAMILIES.names() for M in sizes if M == 2 or not family.endswith(("_90", "_270"))]
+    """A fixture over every family with that many coordinates, where it ties so many."""
+    pairs = [(family, M) for family in FAMILIES.names() for M in sizes if ties(family, M)]
 
     @pytest.fixture(name=name, scope="session", params=pairs, ids=[f"{family}-{M}" for family, M in pairs])
     def made(request: pytest.FixtureRequest) -> Callable[..., Copula]:
