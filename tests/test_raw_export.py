@@ -58,7 +58,7 @@ def test_check_says_what_is_not_there_and_does_not_call_it_good(export: Path, ca
     check = ("data", "check", export / "manifest.csv", "--config", export / "config.yaml")
     code, out, err = call(capsys, *check)
     assert code == 0, err
-    assert "modality film: manifest.csv has no column 'film'; every row counts as missing" in out
+    assert "manifest.csv has no column 'film'; every row counts as missing" in out
     assert "modality note: the config names no hours, so notes of any hour are read, up to 90" in out
     assert out.endswith("no file is wrong; what a fit still needs is said above\n")
     (export / "films").mkdir()
@@ -120,7 +120,7 @@ def test_what_a_prediction_and_an_evaluation_say(tmp_path: Path, root: Path, cap
     new = pd.DataFrame({"sample_id": ["n1", "n2"], "latent_note": ["[0.1, 0.2]", ""]})
     new.to_csv(tmp_path / "new.csv", index=False)
     _, out, _ = call(capsys, "predict", tmp_path / "run", "--data", tmp_path / "new.csv", "--out", tmp_path / "p.csv")
-    assert "modality series: new.csv has no column 'latent_series'; every row counts as missing" in out
+    assert "new.csv has no column 'latent_series'; every row counts as missing" in out
     assert "observed: series 0%, image 0%, note 50%; 1 of 2 rows have nothing" in out
     evaluate = ("evaluate", tmp_path / "run", "--data", manifest, "--out", tmp_path / "m.json", "--bootstrap", 10)
     _, out, _ = call(capsys, *evaluate)

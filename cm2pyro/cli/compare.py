@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 
-@click.command()
+@click.command(short_help="Compare runs by their predictions of the same rows.")
 @click.argument("runs", nargs=-1, required=True, type=click.Path(), metavar="RUN RUN...")
 @click.option("--out", type=click.Path(), help="A CSV file of the table.")
 def compare(runs: tuple[str, ...], out: str | None) -> None:

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from cm2pyro.config import Config
 
 
-@click.group()
+@click.group(short_help="Check a manifest, or divide a large one into shards.")
 def data() -> None:
     """Look at a manifest before a fit, or divide a large one into shards."""
 

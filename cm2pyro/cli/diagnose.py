@@ -7,7 +7,7 @@ import click
 from cm2pyro.cli import say, trusting
 
 
-@click.command()
+@click.command(short_help="Write the report of a fit, and its posterior.")
 @click.argument("run", type=click.Path())
 @click.option("--data", required=True, type=click.Path(), help="The manifest; labels and whole modalities may be absent.")
 @click.option("--split", type=click.Choice(["train", "val", "test"]), help="Only these rows; by default every row.")

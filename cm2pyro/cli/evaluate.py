@@ -8,7 +8,7 @@ import click
 from cm2pyro.cli import say, trusting
 
 
-@click.command()
+@click.command(short_help="Metrics of a fit, with 95% bootstrap intervals.")
 @click.argument("run", type=click.Path())
 @click.option("--data", required=True, type=click.Path(), help="The manifest or a folder of shards, with labels.")
 @click.option("--out", required=True, type=click.Path(), help="The JSON file of metrics to write.")
@@ -25,7 +25,7 @@ from cm2pyro.cli import say, trusting
 @click.option("--masks", type=click.Path(), help="A CSV file of what --missing leaves of each sample.")
 @click.option("--bootstrap", type=click.IntRange(min=0), default=1000, show_default=True, help="Resamples of subjects; 0 for none.")
 @click.option("--draws", type=click.IntRange(min=1), default=100, show_default=True, help="Draws of the latents.")
-@click.option("--patterns", is_flag=True, help="Also per missingness pattern.")
+@click.option("--patterns", is_flag=True, help="Also per missingness pattern, in --out.")
 @click.option("--by", multiple=True, metavar="COLUMN", help="Also per group of a manifest column or MODALITY.COLUMN; may be repeated.")
 @click.option("--challenge", metavar="NAME", help="Also the scores of a public challenge: physionet2012.")
 @click.option(

@@ -7,7 +7,7 @@ import click
 from cm2pyro.cli import say, trusting
 
 
-@click.command()
+@click.command(short_help="Draw the latents of missing modalities.")
 @click.argument("run", type=click.Path())
 @click.option("--data", required=True, type=click.Path(), help="The manifest; labels and whole modalities may be absent.")
 @click.option("--out", required=True, type=click.Path(), help="The netCDF file to write.")

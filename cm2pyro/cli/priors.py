@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from cm2pyro.models.prior_table import PriorRow
 
 
-@click.group()
+@click.group(short_help="See priors, what they imply, how much they matter.")
 def priors() -> None:
     """See the priors of the global sites, what they imply, and how much they matter."""
 

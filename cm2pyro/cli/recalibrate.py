@@ -7,7 +7,7 @@ import click
 from cm2pyro.cli import say, trusting
 
 
-@click.command()
+@click.command(short_help="Make probabilities agree with observed frequencies.")
 @click.argument("run", type=click.Path())
 @click.option("--data", required=True, type=click.Path(), help="The manifest, with labels.")
 @click.option("--method", default="temperature", show_default=True, help="temperature, isotonic, or none: the threshold alone.")

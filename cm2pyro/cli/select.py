@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 _TABLE = "selection.csv"
 
 
-@click.command()
+@click.command(short_help="Choose the copula family and the number of components.")
 @click.argument("config", type=click.Path(), required=False)
 @click.option("--data", required=True, type=click.Path(), help="The manifest (CSV or Parquet).")
 @click.option(

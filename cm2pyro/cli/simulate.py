@@ -10,7 +10,7 @@ __all__ = ["simulate"]
 
 # Ranges are checked by SimulationSettings, for Python and the command line alike. The defaults stand here again, so that
 # the help needs no import; a test holds them equal.
-@click.command()
+@click.command(short_help="Write a data set with known truth.")
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option("--samples", type=int, default=2000, show_default=True, help="Number of samples.")
 @click.option("--family", default="gaussian", show_default=True, help="Copula family of the latents.")

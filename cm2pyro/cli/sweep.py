@@ -9,7 +9,7 @@ from cm2pyro.cli import say
 from cm2pyro.errors import ConfigError, DataError
 
 
-@click.command()
+@click.command(short_help="Fit several values of a config's keys, and choose.")
 @click.argument("config", type=click.Path())
 @click.option("--data", required=True, type=click.Path(), help="The manifest (CSV or Parquet), or a folder of shards.")
 @click.option("--out", required=True, type=click.Path(), help="The folder to write: tables, picture, chosen config, a run per trial.")

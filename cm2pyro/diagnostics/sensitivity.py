@@ -214,7 +214,8 @@ class Sensitivity:
             "decision": f"more than {CHANGED:.0%} of decisions at {self.threshold:.3f} changed",
         }
         for what, points in self.metrics["tipping_point"].items():
-            found.append(f"tipping point, {says[what]}: down {_number(points['down'])}, up {_number(points['up'])}")
+            there = "at delta 0 already" if points["down"] == points["up"] == 0 else None
+            found.append(f"tipping point, {says[what]}: " + (there or f"down {_number(points['down'])}, up {_number(points['up'])}"))
         return found
 
     def draw(self, path: str | Path, title: str) -> None:

@@ -37,13 +37,13 @@ def section(groups: Groups, k: KHat | None, divergences: list[int] | None, tempe
     if divergences is not None:
         parts.append(f"{len(divergences)} chains, encoders held; divergent transitions: {sum(divergences)}.")
         if sum(divergences):
-            findings.append(Finding(f"{sum(divergences)} transitions of NUTS diverged: parts of the posterior may not have been reached"))
+            findings.append(Finding(f"{sum(divergences)} transitions of NUTS diverged: parts of the posterior may not have been reached."))
     if k is not None:
         against = f"PSIS k-hat of the guide against the posterior given frozen latents: {k.k:.2f} from {k.draws} draws"
         parts.append(f"{against}, {k.verdict} (good below 0.5, usable below 0.7).")
         if k.k >= BAD:
             findings.append(
-                Finding(f"k-hat {k.k:.2f}: the guide of the global sites misses part of their posterior; try nuts (or fit.settle, if off)")
+                Finding(f"k-hat {k.k:.2f}: the guide of the global sites misses part of their posterior; try nuts (or fit.settle, if off).")
             )
     if tempered and total > 1:  # a point has no interval that could be misread
         findings.append(
@@ -63,7 +63,7 @@ def section(groups: Groups, k: KHat | None, divergences: list[int] | None, tempe
             worst, least = float(table["r_hat"].max()), float(table["ess_bulk"].min())
             if np.isfinite(worst) and (worst > _RHAT or least < _ESS * posterior.sizes["chain"]):
                 findings.append(
-                    Finding(f"chains have not mixed: R-hat up to {worst:.3f}, effective draws down to {least:.0f}; sample longer")
+                    Finding(f"chains have not mixed: R-hat up to {worst:.3f}, effective draws down to {least:.0f}; sample longer.")
                 )
     return Section("posterior", "Posterior of the global sites", tuple(parts), tuple(findings))
 
@@ -71,4 +71,7 @@ def section(groups: Groups, k: KHat | None, divergences: list[int] | None, tempe
 def _caption(rows: int) -> str:
     more = f" (the first {_MOST} of {rows})" if rows > _MOST else ""
     interval = f"Mean, sd and 90% highest-density interval{more}."
-    return f"{interval} Tau knows no labels; sites with components are in posterior.nc, in order of location."
+    return (
+        f"{interval} Latent dimensions count from 0 here, as in posterior.nc. "
+        "Tau knows no labels; sites with components are in posterior.nc, in order of location."
+    )
