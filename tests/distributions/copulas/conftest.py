@@ -17,9 +17,13 @@ def signed(family: str, M: int, tau: float | Tensor = 0.5, dtype: torch.dtype = 
     """A copula of that strength: tau negative for rotations, 0 for independence; a share of it where a family does not reach 1; df of
     Student-t is 4 unless given."""
     sign = -1 if family.endswith(("_90", "_270")) else 0 if family == "independence" else 1
+    return make_copula(family, M, tau=sign * reach(family, M) * tau, df=df, dtype=dtype)
+
+
+def reach(family: str, M: int) -> float:
+    """The bound of |tau|: 1, or less of some Archimedean families."""
     cls = FAMILIES.get(family)
-    reach = max(map(abs, cls._tau_range(M))) if issubclass(cls, ArchimedeanCopula) else 1.0
-    return make_copula(family, M, tau=sign * reach * tau, df=df, dtype=dtype)
+    return max(map(abs, cls._tau_range(M))) if issubclass(cls, ArchimedeanCopula) else 1.0
 
 
 def ties(family: str, M: int) -> bool:

@@ -11,6 +11,7 @@ from torch.distributions import constraints
 
 from cm2pyro.distributions import FAMILIES, Copula, make_copula
 from cm2pyro.distributions.copulas import MAX_TAU
+from tests.distributions.copulas.conftest import reach
 
 DOUBLE = torch.float64
 
@@ -199,7 +200,7 @@ def test_as_a_learned_prior(copula_of: Callable[..., Copula]) -> None:
     assert torch.isfinite(value).all()
     for gradient in torch.autograd.grad(value.sum(), list(values.values())) if values else ():
         assert torch.isfinite(gradient).all()
-    target = 0.0 if cls.family == "independence" else -0.4 if cls.family.endswith(("_90", "_270")) else 0.4
+    target = reach(cls.family, M) * (0.0 if cls.family == "independence" else -0.4 if cls.family.endswith(("_90", "_270")) else 0.4)
     start = cls.sites_from_tau(pairwise(torch.tensor(target), M))
     assert set(start) == set(priors)
     got = pairwise(cls.from_sites(start, M, like=torch.zeros(1)).tau(), M)[0, 1]
