@@ -47,6 +47,7 @@ def test_labels_splits_and_whole_modalities_may_be_absent(tmp_path: Path) -> Non
         "labels: no column 'died'; enough to predict, not to fit or evaluate",
         "modality image: 0 of 2 rows (0.0%); enough to predict, not to fit",
         "modality ehr: 0 of 2 rows (0.0%); enough to predict, not to fit",
+        f"modality image: {tmp_path / 'm.csv'} has no column 'image'; every row counts as missing",
         f"modality ehr: ehr.csv is not beside {tmp_path / 'm.csv'}; every row counts as missing",
         "  nothing observed: 2 rows",
     ]

@@ -93,7 +93,7 @@ def test_cells_files_and_one_table_give_the_same_notes(tmp_path: Path) -> None:
     for two in ("two.csv", "two.parquet"):
         found = read(manifest_of(tmp_path, ["one.txt", two, "", "NA"]))
         assert listed(found) == expected
-        assert (found.n, found.said) == (4, [])
+        assert (found.n, found.said) == (4, ["modality note: the config names no hours, so notes of any hour are read, up to 7.5"])
     assert listed(read(manifest_of(tmp_path, ["first note,\nof two lines", "two.csv", "", "NA"]))) == expected
     table = pd.DataFrame(
         {

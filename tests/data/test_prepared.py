@@ -148,7 +148,10 @@ def test_whole_modalities_may_be_absent_after_the_fit(tmp_path: Path) -> None:
             rows = x[torch.arange(N)]
             assert rows.shape == before.inputs[name][view].shape
             assert not rows.any()
-    assert prepared.notes == [f"modality ehr: ehr.csv is not beside {tmp_path / 'new.csv'}; every row counts as missing"]
+    assert sorted(prepared.notes) == [
+        f"modality ehr: ehr.csv is not beside {tmp_path / 'new.csv'}; every row counts as missing",
+        f"modality image: {tmp_path / 'new.csv'} has no column 'image'; every row counts as missing",
+    ]
     refusal(lambda: prepared.transform(manifest, labels=True), "new.csv", "'label' is missing")
 
 

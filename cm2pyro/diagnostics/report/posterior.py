@@ -58,7 +58,8 @@ def section(groups: Groups, k: KHat | None, divergences: list[int] | None, tempe
         rows: tuple[tuple[Cell, ...], ...] = tuple(
             (str(name), *(float(row[column]) for column in columns)) for name, row in table[columns].head(_MOST).iterrows()
         )
-        parts.append(Table(("quantity", "mean", "sd", "5%", "95%", *columns[4:]), rows, _caption(len(table))))
+        more = ("R-hat", "effective draws") if chains else ()
+        parts.append(Table(("quantity", "mean", "sd", "from", "to", *more), rows, _caption(len(table))))
         if chains:
             worst, least = float(table["r_hat"].max()), float(table["ess_bulk"].min())
             if np.isfinite(worst) and (worst > _RHAT or least < _ESS * posterior.sizes["chain"]):
@@ -70,7 +71,7 @@ def section(groups: Groups, k: KHat | None, divergences: list[int] | None, tempe
 
 def _caption(rows: int) -> str:
     more = f" (the first {_MOST} of {rows})" if rows > _MOST else ""
-    interval = f"Mean, sd and 90% highest-density interval{more}."
+    interval = f"Mean, sd and 90% highest-density interval (from, to){more}."
     return (
         f"{interval} Latent dimensions count from 0 here, as in posterior.nc. "
         "Tau knows no labels; sites with components are in posterior.nc, in order of location."
