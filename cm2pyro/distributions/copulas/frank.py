@@ -164,13 +164,12 @@ class FrankCopula(ArchimedeanCopula):
 class SymmetricBeta(dist.TransformedDistribution):
     """2 X − 1 with X ~ Beta(concentration, concentration): a density on (−1, 1) proportional to (1 − x²)^(concentration − 1)."""
 
+    arg_constraints = {"concentration": constraints.positive}  # noqa: RUF012
+    support = constraints.interval(-1.0, 1.0)
+
     def __init__(self, concentration: Tensor, validate_args: bool | None = None) -> None:
         self.concentration = concentration
         super().__init__(dist.Beta(concentration, concentration), [AffineTransform(-1.0, 2.0)], validate_args=validate_args)
-
-    @constraints.dependent_property
-    def support(self) -> constraints.Constraint:
-        return constraints.interval(-1.0, 1.0)
 
     def expand(self, batch_shape: torch.Size, _instance: object = None) -> "SymmetricBeta":
         return SymmetricBeta(self.concentration.expand(batch_shape), validate_args=False)
