@@ -1,6 +1,5 @@
 """What Archimedean families share: conditional laws from the generator's derivatives, reflections, Kendall's tau."""
 
-import math
 from collections.abc import Sequence
 from itertools import combinations
 from typing import ClassVar, Literal, Self
@@ -282,21 +281,6 @@ def mean_of_pairs(tau: Tensor) -> Tensor:
     """Mean Kendall's tau over pairs: (..., M, M) -> (...,)."""
     M = tau.shape[-1]
     return (tau.sum((-2, -1)) - tau.diagonal(dim1=-2, dim2=-1).sum(-1)) / (M * (M - 1))
-
-
-def stirling2(n: int, k: int) -> int:
-    """Stirling number of the second kind."""
-    return sum((-1) ** (k - j) * math.comb(k, j) * j**n for j in range(k + 1)) // math.factorial(k)
-
-
-def homogeneous(weights: Sequence[Tensor | float], h: Tensor, rest: Tensor) -> Tensor:
-    """Σ_j w_j h^j rest^(n − 1 − j) for n weights, h and rest in [0, 1] that add up to 1."""
-    total = torch.as_tensor(weights[0], dtype=h.dtype, device=h.device)
-    power = h
-    for weight in weights[1:]:
-        total = total * rest + weight * power
-        power = power * h
-    return total
 
 
 def _refuse_range(family: str, tau: Tensor, low: float, high: float, modalities: int, zero: bool) -> None:

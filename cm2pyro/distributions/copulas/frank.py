@@ -12,9 +12,10 @@ from torch import Tensor
 from torch.distributions import constraints
 from torch.distributions.transforms import AffineTransform
 
-from cm2pyro.distributions.copulas.archimedean import ArchimedeanCopula, homogeneous, mean_of_pairs, stirling2
+from cm2pyro.distributions.copulas.archimedean import ArchimedeanCopula, mean_of_pairs
 from cm2pyro.distributions.copulas.base import MAX_TAU
 from cm2pyro.distributions.copulas.inversion import increasing_inverse
+from cm2pyro.distributions.copulas.polynomials import homogeneous, stirling2
 from cm2pyro.distributions.special import in_order, log1mexp_exp, log_ndtr, log_neg_log, one_minus_exp, softplus
 from cm2pyro.errors import ConfigError
 

@@ -100,7 +100,7 @@ class GaussianCopula(EllipticalCopula):
 
     def tail_dependence(self) -> tuple[Tensor, Tensor]:
         """(0, 0) for every pair, (..., M, M); ones on the diagonal."""
-        eye = torch.eye(self.modalities, dtype=self.scale_tril.dtype, device=self.scale_tril.device).expand_as(self.scale_tril)
+        eye = identity_like(self.scale_tril).expand_as(self.scale_tril)
         return eye, eye
 
     @classmethod
