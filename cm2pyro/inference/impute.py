@@ -10,7 +10,7 @@ from torch import Tensor
 
 from cm2pyro.data.dataset import Dataset
 from cm2pyro.inference.draws import globals_of, groups_of
-from cm2pyro.inference.program import Program
+from cm2pyro.inference.program import Program, evaluating
 from cm2pyro.models import Head
 
 _PROPOSALS = 20  # to each draw that is kept
@@ -34,10 +34,7 @@ def impute(programs: Sequence[Program], dataset: Dataset, draws: int, seed: int,
     globals_ = [globals_of(program, draws, seed) for program in programs]
     shape = (len(programs) * proposals, len(dataset.names), programs[0].structure.dim)
     parts = [torch.zeros(len(programs) * draws, 0, *shape[1:])]
-    training = [program.training for program in programs]
-    with torch.no_grad():
-        for program in programs:
-            program.eval()
+    with evaluating(programs), torch.no_grad():
         for batch in dataset.batches(batch_size):
             own = zip(*[_own_noise(dataset.ids[row], seed, *shape) for row in batch.rows.tolist()], strict=True)
             uniform, seen, missing, start = (torch.stack(side, 1).to(like).split(proposals) for side in own)
@@ -57,8 +54,6 @@ def impute(programs: Sequence[Program], dataset: Dataset, draws: int, seed: int,
                         filled = _resampled(filled, log_weights, left.stop - left.start, start[e][some][0])
                     drawn.append(filled)
             parts.append(torch.cat(drawn).float().cpu())
-        for program, mode in zip(programs, training, strict=True):
-            program.train(mode)
     return torch.cat(parts, 1).numpy()
 
 

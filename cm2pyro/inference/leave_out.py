@@ -9,7 +9,7 @@ from torch import Tensor
 from cm2pyro.distributions.structure import MixtureStructure
 from cm2pyro.inference.ascent import Maximum, ascend, climb
 from cm2pyro.inference.curvature import derivatives
-from cm2pyro.inference.free_sites import Sites
+from cm2pyro.inference.free_sites import FreeSites
 from cm2pyro.inference.maximise import maximise
 
 MOST_PARAMETERS = 500  # whose curvature is computed; with more, folds cost less
@@ -66,7 +66,7 @@ def leave_out(
     """
     z = z.double()
     count = int(subjects.max()) + 1
-    free = Sites(structure, priors, values)
+    free = FreeSites(structure, priors, values)
     x, end, leverage = free.vector, None, None
     for attempt in range(_ATTEMPTS if len(x) <= MOST_PARAMETERS else 0):
         end = ascend(free, x, z, observed)
@@ -98,7 +98,7 @@ def leave_out(
     return LeftOut(elpd, float((inside - elpd).sum()), refits, values, objective)
 
 
-def _escape(free: Sites, end: Maximum, z: Tensor, observed: Tensor) -> Tensor:
+def _escape(free: FreeSites, end: Maximum, z: Tensor, observed: Tensor) -> Tensor:
     """Off a saddle, such as two components that are one: down the direction of least curvature on both sides, the better kept."""
     curvature, directions = torch.linalg.eigh(end.information)
     step = torch.zeros_like(end.x)

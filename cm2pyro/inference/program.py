@@ -1,5 +1,7 @@
 """Model and guide together, with the ELBO that trains them."""
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -203,17 +205,19 @@ class Program(nn.Module):
         """The outcome's head at its point estimate (or median), where it is a site."""
         return as_head(self.values())
 
-    def draw_globals(self, draws: int) -> list[dict[str, Tensor]]:
+    def draw_globals(self, draws: int, seed: int = 0) -> list[dict[str, Tensor]]:
         """Values of the global sites from their posterior, one dict a draw; of chains those that lie evenly in them.
 
-        Where there are chains, at most as many as they hold.
+        Where there are chains, at most as many as they hold. The state of torch's own generator stays as it was.
         """
+        like = next(self.parameters())
         if self.chains is not None:
             flat = {name: value.flatten(0, 1) for name, value in self.chains.values.items()}
             rows = torch.linspace(0, self.chains.draws - 1, min(draws, self.chains.draws)).round().long().tolist()
-            like = next(self.parameters())
             return [{name: value[row].to(like) for name, value in flat.items()} for row in rows]
-        with pyro.settings.context(module_local_params=True), torch.no_grad():
+        devices = [like.device] if like.device.type == "cuda" else []
+        with pyro.settings.context(module_local_params=True), torch.no_grad(), torch.random.fork_rng(devices=devices):
+            torch.manual_seed(seed)
             return [self._draw() for _ in range(draws)]
 
     def _draw(self) -> dict[str, Tensor]:
@@ -256,3 +260,16 @@ class Program(nn.Module):
         """Sum of absolute first-layer weights of the encoders that name them."""
         weights = [w for encoder in self.guide.encoders() for w in encoder.first_layers()]
         return torch.stack([w.abs().sum() for w in weights]).sum() if weights else torch.zeros(())
+
+
+@contextmanager
+def evaluating(programs: Sequence[Program]) -> Iterator[None]:
+    """The programs in evaluation mode for as long as the block runs."""
+    modes = [program.training for program in programs]
+    for program in programs:
+        program.eval()
+    try:
+        yield
+    finally:
+        for program, mode in zip(programs, modes, strict=True):
+            program.train(mode)

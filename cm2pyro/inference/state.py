@@ -13,7 +13,7 @@ from cm2pyro import logs
 from cm2pyro.data.shards.dataset import StreamedDataset
 from cm2pyro.errors import CheckpointError
 from cm2pyro.inference import checkpoint, distributed, finite
-from cm2pyro.inference.checkpoint import Progress
+from cm2pyro.inference.progress import Progress
 from cm2pyro.inference.run import write_history
 from cm2pyro.inference.sums import Sums
 

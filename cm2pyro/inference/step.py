@@ -6,7 +6,7 @@ import warnings
 import torch
 from torch import Tensor, nn
 
-from cm2pyro.config import Config
+from cm2pyro.config import Config, Fit
 from cm2pyro.data.dataset import Batch
 from cm2pyro.inference import distributed, finite, monitor
 from cm2pyro.inference.program import Program, Terms
@@ -28,6 +28,11 @@ def make_optimiser(config: Config, program: Program) -> torch.optim.AdamW:
         ],
         lr=fit.lr,
     )
+
+
+def schedule(fit: Fit, step: int, total: int) -> float:
+    """Share of the peak learning rates at a step of so many in all, see `fit.schedule`."""
+    return 1.0 if fit.schedule == "constant" else 0.5 * (1 + math.cos(math.pi * min(step / total, 1.0)))
 
 
 def hide_some(batch: Batch, chance: float) -> Batch:

@@ -46,10 +46,11 @@ def base(support: Any) -> Any:
     return support.base_constraint if isinstance(support, constraints.independent) else support
 
 
-def _example(cls: type[TorchDistribution]) -> TorchDistribution:
+def _example(cls: Any) -> TorchDistribution:
     arguments = {name: transform_to(own)(torch.zeros((2,) * own.event_dim)) for name, own in cls.arg_constraints.items()}
     sized = {"dim": 2} if "dim" in inspect.signature(cls.__init__).parameters else {}
-    return cls(**arguments, **sized, validate_args=True)
+    made: TorchDistribution = cls(**arguments, **sized, validate_args=True)
+    return made
 
 
 def _support(made: TorchDistribution) -> Any:

@@ -17,7 +17,8 @@ from cm2pyro.config import Config
 from cm2pyro.data.dataset import Batch, Dataset
 from cm2pyro.errors import ConfigError
 from cm2pyro.inference.program import Program
-from cm2pyro.models.decoders import Explained, NormalDecoder
+from cm2pyro.models.decoders import NormalDecoder, ScaledDecoder
+from tests.traces import traces
 
 D = 2
 SHAPES: dict[str, dict[str, tuple[int, ...]]] = {
@@ -73,14 +74,6 @@ def program(**changes: Any) -> Program:
 
 def whole(data: Dataset) -> Batch:
     return data.batch(torch.arange(N))
-
-
-def traces(made: Program, rows: Batch, completions: int) -> tuple[poutine.Trace, poutine.Trace]:
-    with pyro.settings.context(module_local_params=True):
-        guide = poutine.trace(made.guide).get_trace(rows, completions)
-        model = poutine.trace(poutine.replay(made.model, guide)).get_trace(rows, completions)
-    model.compute_log_prob()
-    return model, guide
 
 
 @pytest.mark.parametrize("hidden", [0, 5])
@@ -211,7 +204,7 @@ def test_the_scale_has_a_floor_and_a_copied_feature_a_highest_density() -> None:
     with torch.no_grad():
         decoder.raw_scale.fill_(-50.0)
     assert float(decoder.scale.detach()) == pytest.approx(0.1)
-    one = Explained("vector", decoder)
+    one = ScaledDecoder("vector", decoder)
     one.fit(torch.full((4, 1), 1e7))
     assert not one.target(torch.full((4, 1), 1e7)).any()
 
@@ -220,7 +213,7 @@ def test_none_leaves_a_fit_as_it_was_and_only_names_some() -> None:
     assert program(decoders={"kind": "none"}).model.decoders.names == ()
     some = program(decoders={"kind": "normal", "only": ["lab"]})
     assert some.model.decoders.names == ("lab",)
-    model, _ = traces(some, whole(dataset()), 0)
+    model, _ = traces(some, whole(dataset()))
     assert sites.features("ehr") not in model.nodes
 
 

@@ -256,6 +256,11 @@ class Copula(TorchDistribution):
         return weight * s.detach().sum(-1) + (1 - k * rho * weight).clamp_min(0.01).sqrt() * noise.detach()
 
 
+def tau_of_pair(tau: Tensor, i: int, j: int) -> Tensor:
+    """Of `Copula.tau`, whichever its form: the batch shape, for coordinates i and j."""
+    return tau[..., i, j] if tau.dim() >= 2 else tau
+
+
 def _apart(x: Tensor) -> Tensor:
     """A coordinate by itself in memory where it lay between others: what follows is then twice as fast."""
     return x.contiguous() if x.dim() and x.shape[-1] > 1 and x.stride(-1) != 1 else x
