@@ -1,6 +1,5 @@
 """The copula mixture: the joint prior over the latents of all modalities."""
 
-import math
 from typing import ClassVar
 
 import pyro.distributions as dist
@@ -11,10 +10,9 @@ from torch.distributions import constraints
 
 from cm2pyro.distributions.copulas.base import Copula, Shape
 from cm2pyro.distributions.copulas.independence import IndependenceCopula
-from cm2pyro.distributions.special import half_square
+from cm2pyro.distributions.linalg import half_square
+from cm2pyro.distributions.special import LOG_SQRT_2PI
 from cm2pyro.noise import normal_like, uniform_like
-
-_LOG_2PI = math.log(2 * math.pi)
 
 
 class CopulaMixture(TorchDistribution):
@@ -83,7 +81,7 @@ class CopulaMixture(TorchDistribution):
         # A modality apart: what the copula computes with, and nothing is copied.
         s = self.standardise(z, observed)
         squares = torch.stack([half_square(x) for x in s], -1)  # (..., T, M)
-        constants = self._joint_scales.log().sum(-1) + 0.5 * _LOG_2PI * z.shape[-1]  # (T, M)
+        constants = self._joint_scales.log().sum(-1) + LOG_SQRT_2PI * z.shape[-1]  # (T, M)
         if observed is None:
             return self.copula.log_prob_of(s).sum(-1) - squares.sum(-1) - constants.sum(-1)
         seen = observed.to(z.dtype)
@@ -244,7 +242,7 @@ class CopulaMixture(TorchDistribution):
         return torch.stack([torch.stack(column[m], -1) for m in range(M)], -2).reshape(shape)
 
 
-class ApartMixture(CopulaMixture):
+class IndependentMargins(CopulaMixture):
     """The first step of inference for margins: the modalities' mixtures side by side, without their dependence.
 
     `log_prob` is the composite log density Σ_m log p_m(z_m) over observed modalities, whose maximum is consistent for

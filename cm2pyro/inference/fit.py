@@ -66,7 +66,7 @@ class Trainer:
             self.held = {sites.WEIGHTS, sites.LOCS, sites.SCALES}
         if self.held:
             program.guide.globals.hold(self.held)
-        program.apart = update == "ifm"
+        program.margins_only = update == "ifm"
         if distributed.world() > 1:
             object.__setattr__(program, "objective", distributed.wrapped(Objective(config, program)))
         self.optimiser = make_optimiser(config, program)
@@ -127,7 +127,7 @@ class Trainer:
         self.program.load_state_dict(self.best)
         two_steps = self.config.prior.copula.update == "ifm"
         if two_steps:
-            self.program.apart = False
+            self.program.margins_only = False
             self._second_step({sites.WEIGHTS, *self.held})
         settles = self.config.fit.settle and not self.standard
         if settles and self.config.guide.globals not in ("delta", "nuts"):

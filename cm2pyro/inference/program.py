@@ -124,7 +124,7 @@ class Program(nn.Module):
         self.structure = make_structure(config)
         self.settled = False
         self._checked = False  # by Pyro, whose checks look at numbers and so wait for the device: at the first loss alone
-        self.apart = False  # during the first step of inference for margins: the copula is left out
+        self.margins_only = False  # during the first step of inference for margins: the copula is left out
         # Parameters live in the modules, not in Pyro's global store: two fits in one process do not meet.
         with pyro.settings.context(module_local_params=True):
             self.model: Model = make_model(config, classes, self._build, shapes, priors)
@@ -148,7 +148,7 @@ class Program(nn.Module):
         self.settled = True
 
     def _build(self, values: dict[str, Tensor]) -> CopulaMixture:
-        return self.structure.build(values, self.apart)
+        return self.structure.build(values, self.margins_only)
 
     def loss(self, batch: Batch) -> Tensor:
         """−ELBO of a minibatch per sample of the data set, plus the alignment penalty where asked for; differentiable."""

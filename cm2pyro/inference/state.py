@@ -47,7 +47,7 @@ def write(trainer: "Trainer", folder: Path) -> None:
 def write_best(trainer: "Trainer", folder: Path) -> None:
     """Write the weights with which the fit predicts."""
     program = trainer.program
-    header: dict[str, Any] = {"epoch": trainer.progress.best_epoch, "apart": program.apart, "settled": program.settled}
+    header: dict[str, Any] = {"epoch": trainer.progress.best_epoch, "apart": program.margins_only, "settled": program.settled}
     header["architectures"] = program.architectures()
     checkpoint.write(checkpoint.best(folder), trainer.best, header)
 

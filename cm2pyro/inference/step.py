@@ -16,7 +16,7 @@ from cm2pyro.noise import uniform_like
 def make_optimiser(config: Config, program: Program) -> torch.optim.AdamW:
     """AdamW; each group's own learning rate is its `peak`."""
     # A regression's observation scale is global too: at the encoders' pace a short fit would end with intervals far too wide.
-    decayed, global_parameters = program.regularised(), [*program.guide.globals.parameters(), *program.model.noise()]
+    decayed, global_parameters = program.regularised(), [*program.guide.globals.parameters(), *program.model.observation_scales()]
     taken = {id(p) for p in (*decayed, *global_parameters)}
     others = [p for p in program.parameters() if id(p) not in taken]
     fit = config.fit

@@ -3,13 +3,14 @@
 import pyro.distributions as dist
 import pytest
 import torch
-from torch.distributions import biject_to, transform_to
+from torch.distributions import biject_to
 
 from cm2pyro.config import Config, Priors
+from cm2pyro.distributions.floored import Floored
 from cm2pyro.distributions.structure import MixtureStructure
 from cm2pyro.errors import ConfigError
 from cm2pyro.models import check_model
-from cm2pyro.models.priors import PRIORS, Floored, head_priors, register_prior, site_priors
+from cm2pyro.models.priors import head_priors, site_priors
 
 STRUCTURE = MixtureStructure(modalities=3, dim=2, components=4)
 
@@ -114,48 +115,6 @@ def test_refusals_name_the_site(given: dict, expected: str) -> None:
         site_priors(STRUCTURE, priors(**given))
     assert expected in str(refusal.value)
     assert "\n" not in str(refusal.value)
-
-
-@pytest.mark.parametrize(
-    ("site", "structure", "wrong", "some"),
-    [
-        ("locs", STRUCTURE, "Gamma", {"Normal", "Laplace", "StudentT"}),
-        ("scales", STRUCTURE, "Normal", {"HalfNormal", "LogNormal", "Gamma", "InverseGamma"}),
-        ("weights", STRUCTURE, "Normal", {"Dirichlet"}),
-        ("copula", STRUCTURE, "Normal", {"LKJCholesky"}),
-        ("copula", MixtureStructure(3, 2, 1, family="clayton"), "Normal", {"Beta", "Kumaraswamy"}),
-        ("copula", MixtureStructure(2, 2, 1, family="frank"), "Normal", {"SymmetricBeta"}),
-        ("copula_df", MixtureStructure(2, 2, 1, family="student_t"), "Normal", {"HalfNormal", "Gamma"}),
-    ],
-)
-def test_a_refused_support_names_distributions_that_are_then_taken(
-    site: str, structure: MixtureStructure, wrong: str, some: set[str]
-) -> None:
-    """Each of them in the middle of its arguments' ranges."""
-    with pytest.raises(ConfigError) as refusal:
-        site_priors(structure, Priors(), {site: getattr(dist, wrong)(1.0, 1.0)})
-    named = str(refusal.value).rsplit("; choose ", 1)[1].removeprefix("one of ").split(", ")
-    assert some <= set(named)
-    assert wrong not in named
-    size = structure.joint_components if site == "weights" else structure.modalities
-    for name in named:
-        cls = PRIORS.get(name)
-        shapes = {key: (size,) * own.event_dim for key, own in cls.arg_constraints.items()}
-        if name == "LogisticNormal":  # of vectors with one number less than its draws, which its constraints do not say
-            shapes = dict.fromkeys(shapes, (size - 1,))
-        arguments = {key: transform_to(cls.arg_constraints[key])(torch.zeros(shape)).tolist() for key, shape in shapes.items()}
-        asked = site_priors(structure, priors(**{site: {"dist": name, **arguments}}))
-        assert asked[site].shape() == site_priors(structure, Priors())[site].shape()
-
-
-def test_a_distribution_of_another_package_is_among_those_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Rayleigh(dist.Weibull):
-        pass
-
-    monkeypatch.setattr(PRIORS, "_entries", dict(PRIORS._entries))
-    register_prior("Rayleigh", Rayleigh)
-    with pytest.raises(ConfigError, match=r"choose one of .*, Rayleigh, "):
-        site_priors(STRUCTURE, priors(scales={"dist": "Normal", "loc": 0, "scale": 1}))
 
 
 def test_priors_from_python_are_objects_or_callables() -> None:

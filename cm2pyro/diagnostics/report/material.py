@@ -140,7 +140,7 @@ def gather(
     z = latents(program, dataset, seed=seed).cpu()
     observed = dataset.observed.cpu()
     structure = program.structure
-    mixture = structure.build({name: value.cpu() for name, value in program.values().items()}, program.apart)
+    mixture = structure.build({name: value.cpu() for name, value in program.values().items()}, program.margins_only)
     with torch.no_grad():
         log_r = mixture.responsibilities(z, observed)
         uniform = torch.rand(len(z), 1, generator=torch.Generator().manual_seed(seed))

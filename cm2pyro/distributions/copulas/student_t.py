@@ -10,9 +10,9 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from cm2pyro.distributions import student
-from cm2pyro.distributions.copulas.elliptical import EllipticalCopula, identity_like
+from cm2pyro.distributions.copulas.elliptical import EllipticalCopula
 from cm2pyro.distributions.floored import Floored
-from cm2pyro.distributions.special import cholesky
+from cm2pyro.distributions.linalg import cholesky, identity_like
 
 LEAST_DF = 2.0
 DEFAULT_DF = 4.0
