@@ -67,13 +67,8 @@ def leave_out(
     z = z.double()
     count = int(subjects.max()) + 1
     free = FreeSites(structure, priors, values)
-    x, end, leverage = free.vector, None, None
-    for attempt in range(_ATTEMPTS if len(x) <= MOST_PARAMETERS else 0):
-        end = ascend(free, x, z, observed)
-        x, leverage = end.x, _leverage(end.information, _sums(end.scores, subjects, count))
-        if leverage is not None or attempt + 1 == _ATTEMPTS:
-            break
-        x = _escape(free, end, z, observed)
+    end, leverage = _settled(free, z, observed, subjects, count) if len(free.vector) <= MOST_PARAMETERS else (None, None)
+    x = free.vector if end is None else end.x
     with torch.no_grad():
         inside = _sums(free.log_prob(x, z, observed), subjects, count)
         objective = float(inside.sum() + free.log_prior(x))
@@ -96,6 +91,17 @@ def leave_out(
             rows = structure.build(refit).log_prob(z[out], observed[out])
         elpd[group] = _sums(rows, subjects[out], count)[group]
     return LeftOut(elpd, float((inside - elpd).sum()), refits, values, objective)
+
+
+def _settled(free: FreeSites, z: Tensor, observed: Tensor, subjects: Tensor, count: int) -> tuple[Maximum, Tensor | None]:
+    """The maximum, and the leverage (S,) of every subject there; None where H is not positive definite, off saddles too."""
+    end = ascend(free, free.vector, z, observed)
+    for attempt in range(_ATTEMPTS):
+        leverage = _leverage(end.information, _sums(end.scores, subjects, count))
+        if leverage is not None or attempt + 1 == _ATTEMPTS:
+            break
+        end = ascend(free, _escape(free, end, z, observed), z, observed)
+    return end, leverage
 
 
 def _escape(free: FreeSites, end: Maximum, z: Tensor, observed: Tensor) -> Tensor:

@@ -20,8 +20,13 @@ def test_draws_of_the_global_sites_follow_the_seed_and_leave_the_callers_generat
 
 def test_evaluation_mode_ends_with_the_block_however_that_ends() -> None:
     learning, fitted = program("gaussian"), program("gaussian").eval()
-    with pytest.raises(KeyError), evaluating([learning, fitted]):
-        assert not learning.training
-        raise KeyError
+
+    def fail() -> None:
+        with evaluating([learning, fitted]):
+            assert not learning.training
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
     assert learning.training
     assert not fitted.training

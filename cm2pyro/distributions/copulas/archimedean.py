@@ -186,24 +186,19 @@ class ArchimedeanCopula(Copula):
         return (upper, lower) if self.reflects == "all" else (lower, upper)
 
     def margin(self, coordinates: Sequence[int]) -> Self:
-        made = self._like(self._theta, len(coordinates))
-        made._coordinates = tuple(self._coordinates[m] for m in coordinates)
-        return made
+        return self._with(self._theta, self._places(coordinates))
 
     def select(self, index: int | Tensor) -> Self:
-        if not self.batch_shape:
-            return self
-        made = self._like(self._theta[index], self.modalities)
-        made._coordinates = self._coordinates
-        return made
+        return self._with(self._theta[index], self._coordinates) if self.batch_shape else self
 
     def expand(self, batch_shape: Shape, _instance: object = None) -> Self:
-        made = self._like(self._theta.expand(torch.Size(batch_shape)), self.modalities)
-        made._coordinates = self._coordinates
-        return made
+        return self._with(self._theta.expand(torch.Size(batch_shape)), self._coordinates)
 
-    def _like(self, theta: Tensor, modalities: int) -> Self:
-        return type(self)(theta, modalities, validate_args=False)
+    def _with(self, theta: Tensor, coordinates: tuple[int, ...]) -> Self:
+        """The same family with another parameter; `coordinates`: which of the whole copula's they are, for its reflections."""
+        made = type(self)(theta, len(coordinates), validate_args=False)
+        made._coordinates = coordinates
+        return made
 
     # --- construction ---------------------------------------------------------------------------------------------
 
