@@ -2,6 +2,7 @@
 
 import pyro
 from pyro import poutine
+from torch import Tensor
 
 from cm2pyro.data.dataset import Batch
 from cm2pyro.inference.program import Program
@@ -15,3 +16,11 @@ def traces(program: Program, batch: Batch, completions: int = 0) -> tuple[poutin
     for trace in (model, guide):
         trace.compute_log_prob()
     return model, guide
+
+
+def conditioned(program: Program, batch: Batch, values: dict[str, Tensor]) -> poutine.Trace:
+    """Of the model alone, with these sites observed, and log densities."""
+    with pyro.settings.context(module_local_params=True):
+        trace = poutine.trace(pyro.condition(program.model, values)).get_trace(batch)
+    trace.compute_log_prob()
+    return trace

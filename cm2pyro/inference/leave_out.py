@@ -37,6 +37,7 @@ class LeftOut:
 
     @property
     def in_folds(self) -> bool:
+        """Whether every value comes from a refit."""
         return self.refits == len(self.elpd)
 
 

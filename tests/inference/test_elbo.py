@@ -7,13 +7,12 @@ import pandas as pd
 import pyro
 import pytest
 import torch
-from pyro import poutine
 
 from cm2pyro.api import CM2
 from cm2pyro.data.dataset import Dataset
 from cm2pyro.data.manifest import read_manifest
 from cm2pyro.inference.program import Program
-from tests.traces import traces
+from tests.traces import conditioned, traces
 
 NAMES = ("a", "b", "c")
 D, K = 2, 3
@@ -252,9 +251,7 @@ def test_conditioning_one_modality_works() -> None:
     program, dataset = make(missing=0.0)
     batch = dataset.batch(whole(dataset))
     value = torch.full((len(dataset), D), 0.7)
-    with pyro.settings.context(module_local_params=True):
-        trace = poutine.trace(pyro.condition(program.model, {"z_a": value})).get_trace(batch)
-    trace.compute_log_prob()
+    trace = conditioned(program, batch, {"z_a": value})
     assert trace.nodes["z_a"]["is_observed"]
     mixture = program.structure.build({name: trace.nodes[name]["value"] for name in ("weights", "locs", "scales", "copula")})
     z = torch.stack([trace.nodes[f"z_{name}"]["value"] for name in NAMES], -2)

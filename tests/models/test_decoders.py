@@ -6,10 +6,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyro
 import pytest
 import torch
-from pyro import poutine
 
 from cm2pyro import sites
 from cm2pyro.api import CM2
@@ -18,7 +16,7 @@ from cm2pyro.data.dataset import Batch, Dataset
 from cm2pyro.errors import ConfigError
 from cm2pyro.inference.program import Program
 from cm2pyro.models.decoders import NormalDecoder, ScaledDecoder
-from tests.traces import traces
+from tests.traces import conditioned, traces
 
 D = 2
 SHAPES: dict[str, dict[str, tuple[int, ...]]] = {
@@ -187,10 +185,7 @@ def test_conditioning_a_latent_moves_what_its_decoder_says() -> None:
     rows = whole(dataset(torch.ones_like(OBSERVED)))
     found = []
     for value in (0.0, 3.0):
-        with pyro.settings.context(module_local_params=True):
-            conditioned = pyro.condition(made.model, {sites.latent("lab"): torch.full((N, D), value)})
-            trace = poutine.trace(conditioned).get_trace(rows)
-        trace.compute_log_prob()
+        trace = conditioned(made, rows, {sites.latent("lab"): torch.full((N, D), value)})
         one = made.model.decoders.each["of_lab"]
         normal = torch.distributions.Normal(one.decoder.network(torch.full((N, D), value)), one.decoder.scale)
         expected = normal.log_prob(one.target(rows.inputs["lab"]["vector"]))[:, :2].sum(-1)

@@ -3,15 +3,14 @@
 from typing import Any
 
 import numpy as np
-import pyro
 import pytest
 import torch
-from pyro import poutine
 
 from cm2pyro.api import CM2
 from cm2pyro.data.dataset import Dataset
 from cm2pyro.errors import ConfigError
 from tests.models.selections import OBSERVED, D, K, config, latents, make, patterns, trace_of, whole
+from tests.traces import conditioned
 
 pytestmark = pytest.mark.slow
 
@@ -96,9 +95,7 @@ def test_conditioning_a_latent_works() -> None:
     program.float()  # the priors of the global sites are
     batch = dataset.batch(whole(dataset))
     value = torch.full((len(dataset), D), 0.7)
-    with pyro.settings.context(module_local_params=True):
-        trace = poutine.trace(pyro.condition(program.model, {"z_a": value})).get_trace(batch)
-    trace.compute_log_prob()
+    trace = conditioned(program, batch, {"z_a": value})
     assert trace.nodes["z_a"]["is_observed"]
     assert all(bool(torch.isfinite(trace.nodes[name]["log_prob"]).all()) for name in ["outcome", *OBSERVED])
 
