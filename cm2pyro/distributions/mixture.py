@@ -155,7 +155,7 @@ class CopulaMixture(TorchDistribution):
             return self._attach(z, drawn, observed)
         return drawn
 
-    def choose(self, z: Tensor, observed: Tensor, noise: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, Tensor]:
+    def choose(self, z: Tensor, observed: Tensor) -> tuple[Tensor, Tensor]:
         """The draws of `conditional`, with the derivative given the drawn component only, and that component's log responsibility.
 
         For the score-function estimator: to the derivative of f(z) add that of log r_t times (f(z) − a baseline that does
@@ -165,7 +165,7 @@ class CopulaMixture(TorchDistribution):
             (..., M, D) and log p(t | z_observed), (...,).
         """
         z = _zero_missing(z, observed)
-        uniform, normal = noise if noise is not None else (uniform_like(z[..., 0, 0], -1), normal_like(z, -3))
+        uniform, normal = uniform_like(z[..., 0, 0], -1), normal_like(z, -3)
         log_r = self.responsibilities(z, observed)
         t = self._pick(log_r, uniform)
         locs, scales = self._joint_locs[t], self._joint_scales[t]  # (..., M, D)

@@ -11,7 +11,7 @@ from cm2pyro.data.dataset import Batch, Dataset
 from cm2pyro.distributions.mixture import CopulaMixture
 from cm2pyro.guides.imputation import Noise
 from cm2pyro.inference import distributed
-from cm2pyro.inference.program import Program, evaluating
+from cm2pyro.inference.program import ROWS_AT_ONCE, Program, evaluating
 from cm2pyro.models import Head, as_head
 
 Alteration = Callable[[Program, Tensor, Tensor], Tensor]  # z (S, B, M, D) of all latents, observed (B, M) -> other draws like z
@@ -101,7 +101,7 @@ def globals_of(program: Program, draws: int, seed: int) -> Globals:
 
 
 def posterior_draws(
-    programs: Sequence[Program], dataset: Dataset, draws: int, seed: int, batch_size: int = 256, alter: Alteration | None = None
+    programs: Sequence[Program], dataset: Dataset, draws: int, seed: int, batch_size: int = ROWS_AT_ONCE, alter: Alteration | None = None
 ) -> Iterator[Draws]:
     """Draws for every row, batch by batch, `draws` for each member, passed through `alter` if that is given.
 

@@ -12,7 +12,7 @@ from cm2pyro.data.dataset import Dataset
 from cm2pyro.distributions.copulas.base import tau_of_pair
 from cm2pyro.distributions.mixture import CopulaMixture
 from cm2pyro.inference import distributed
-from cm2pyro.inference.program import Program, evaluating
+from cm2pyro.inference.program import ROWS_AT_ONCE, Program, evaluating
 
 _SETTLE = 5  # epochs
 _ROWS, _COSTLY_ROWS = 2000, 256  # enough for means of responsibilities; of pictures and notes fewer, since each epoch encodes them again
@@ -33,11 +33,11 @@ class Health:
     latent_sd: dict[str, float]
 
 
-def latents(program: Program, dataset: Dataset, batch_size: int = 256, seed: int | None = None) -> Tensor:
+def latents(program: Program, dataset: Dataset, seed: int | None = None) -> Tensor:
     """Locations of the observed latents, (N, M, D), in evaluation mode; with a seed one draw of each instead."""
     device = next(program.parameters()).device
     with evaluating([program]), torch.no_grad():
-        mine = [program.guide.represent(batch.to(device)) for batch in distributed.batches(dataset, batch_size)]
+        mine = [program.guide.represent(batch.to(device)) for batch in distributed.batches(dataset, ROWS_AT_ONCE)]
     parts = mine if distributed.world() == 1 else distributed.interleaved([(loc.cpu(), scale.cpu()) for loc, scale in mine])
     loc, scale = (torch.cat(side).to(device) for side in zip(*parts, strict=True))
     if seed is None:

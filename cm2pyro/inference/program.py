@@ -24,6 +24,7 @@ from cm2pyro.models import Given, Head, Model, as_head, make_model, make_structu
 
 # Of Pyro's and torch's checks: they look at numbers, and so wait for the device.
 _UNCHECKED = {f"validate_{what}": False for what in ("infer", "poutine", "distributions_pyro", "distributions_torch")}
+ROWS_AT_ONCE = 256  # of a data set, where nothing is learned
 
 
 @dataclass(frozen=True)
