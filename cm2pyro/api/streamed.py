@@ -22,8 +22,8 @@ from cm2pyro.diagnostics.evaluation import Evaluation
 from cm2pyro.errors import ConfigError, DataError
 from cm2pyro.files import atomic
 from cm2pyro.inference import distributed
-from cm2pyro.inference.frame import prediction_columns, report_columns
 from cm2pyro.inference.predict import Prediction, predict
+from cm2pyro.inference.prediction_columns import prediction_columns, report_columns
 from cm2pyro.inference.variance import Decomposition, VarianceSplit
 
 EVALUATED = 100_000  # rows that metrics are computed from, a random sample of subjects where there are more
