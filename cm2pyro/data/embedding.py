@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from cm2pyro.data.columns import Columns
 from cm2pyro.data.kind import Kind, Learner
-from cm2pyro.data.manifest import Manifest, parse_numbers, read_table, strange_ids
+from cm2pyro.data.manifest import Manifest, strange_ids
 from cm2pyro.data.scaling import Moments, Standard
+from cm2pyro.data.table import parse_numbers, read_table
 from cm2pyro.errors import DataError
 from cm2pyro.registry import one_line
 

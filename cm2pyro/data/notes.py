@@ -10,7 +10,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cm2pyro.config import Modality
-from cm2pyro.data.manifest import Manifest, as_text, parse_numbers, read_table, strange_ids
+from cm2pyro.data.csv_file import encoding_fault
+from cm2pyro.data.manifest import Manifest, strange_ids
+from cm2pyro.data.table import as_text, parse_numbers, read_table
 from cm2pyro.errors import DataError
 from cm2pyro.files import read_bytes
 from cm2pyro.registry import one_line
@@ -125,9 +127,10 @@ def _from_cells(manifest: Manifest, column: str) -> pd.DataFrame:
 
 def _text_file(path: Path, where: str) -> str:
     try:
-        return read_bytes(path, _MOST_BYTES).decode("utf-8-sig")
+        data = read_bytes(path, _MOST_BYTES)
+        return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise DataError(f"{where}: not UTF-8 text; expected a note; save it as UTF-8") from error
+        raise DataError(f"{where}: {encoding_fault(data)}; expected a note; save it as UTF-8") from error
     except OSError as error:
         raise DataError(f"{where}: cannot be read ({error.strerror}); correct the path or its permissions") from error
 

@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 
 from cm2pyro.config import Modality
 from cm2pyro.data.csv_file import read_columns
-from cm2pyro.data.manifest import Manifest, as_text, parse_numbers, read_table, strange_ids
+from cm2pyro.data.manifest import Manifest, strange_ids
+from cm2pyro.data.parquet import is_parquet
+from cm2pyro.data.table import as_text, parse_numbers, read_table
 from cm2pyro.errors import DataError
 from cm2pyro.registry import one_line
 
@@ -131,7 +133,7 @@ def _from_files(manifest: Manifest, column: str) -> list[Part]:
             continue
         where = f"{one_line(cell)} ({manifest.where(row)})"
         path = manifest.file(row, column)
-        if path.suffix.lower() in (".parquet", ".pq"):
+        if is_parquet(path):
             frame = read_table(path, where, numbers=True)
             lines_of = _lines(where, frame.index)
             parts.append((_long(frame, np.full(len(frame), row), where, lines_of), lines_of))

@@ -12,9 +12,11 @@ from cm2pyro.data.columns import Columns
 from cm2pyro.data.csv_file import read_columns
 from cm2pyro.data.embedding import aligned, numeric
 from cm2pyro.data.kind import Kind, Learner
-from cm2pyro.data.manifest import Manifest, parse_numbers, read_table, strange_ids
+from cm2pyro.data.manifest import Manifest, strange_ids
+from cm2pyro.data.parquet import is_parquet
 from cm2pyro.data.sampled import RowSample
 from cm2pyro.data.scaling import QuantileNormal, curved
+from cm2pyro.data.table import parse_numbers, read_table
 from cm2pyro.errors import DataError
 from cm2pyro.registry import one_line
 
@@ -70,7 +72,7 @@ class Tabular(Kind):
                 where = f"{manifest.where(row)}, column '{column}'"
                 path = manifest.file(row, column)
                 shown = f"{one_line(cell)} ({where})"
-                if path.suffix.lower() in (".parquet", ".pq"):
+                if is_parquet(path):
                     records = read_table(path, shown).to_dict("records")
                 else:
                     columns, lines = read_columns(path, shown)

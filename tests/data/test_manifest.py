@@ -1,7 +1,6 @@
 """The manifest and its tables: what is accepted is read as it stands, what is wrong is refused in one line."""
 
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,19 +12,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cm2pyro.data.manifest import Manifest, inside, parse_numbers, read_manifest, read_table
+from cm2pyro.data.manifest import Manifest, inside, read_manifest
+from cm2pyro.data.table import parse_numbers, read_table
 from cm2pyro.errors import DataError
-
-
-def refusal(call: Callable[[], Any], *says: str) -> str:
-    with pytest.raises(DataError) as caught:
-        call()
-    text = str(caught.value)
-    assert len(text.splitlines()) == 1
-    assert text.isprintable()
-    for part in says:
-        assert part in text
-    return text
+from tests.refusals import refusal
 
 
 def written(folder: Path, content: str | bytes, name: str = "manifest.csv") -> Path:
@@ -176,7 +166,7 @@ def test_rows_subjects_and_take_keep_the_row_of_the_file(tmp_path: Path) -> None
         ('sample_id,x\na,"closed"badly\n', ["line 2", "quotes"]),
         ("sample_id,x\na,1\nb,\0\n", ["line 3", "NUL", "UTF-8"]),
         ("sample_id,x\na,1\nb,é\n".encode("latin-1"), ["line 3", "not UTF-8", "save it as UTF-8"]),
-        ("sample_id,x\na,1\n".encode("utf-16"), ["line 1", "not UTF-8"]),
+        ("sample_id,x\na,1\n".encode("utf-16"), ["line 1", "UTF-16 text, not UTF-8", "save it as UTF-8"]),
         (bytes(range(256)), ["line 2", "not UTF-8"]),
     ],
 )
@@ -241,7 +231,7 @@ def test_refused_data_frames(frame: pd.DataFrame, says: list[str]) -> None:
 
 def test_a_long_list_of_columns_is_not_shown_whole(tmp_path: Path) -> None:
     path = written(tmp_path, ",".join(f"column_{i:03}" for i in range(500)) + "\n" + ",".join("x" * 500) + "\n")
-    assert len(refusal(lambda: read_manifest(path), "and 470 more")) < 1000
+    refusal(lambda: read_manifest(path), "and 470 more")
 
 
 # --- paths -----------------------------------------------------------------------------------------------------------
