@@ -14,6 +14,7 @@ from cm2pyro.config import Config
 from cm2pyro.config_file import apply_override, read_yaml
 from cm2pyro.encoders import check_encoders
 from cm2pyro.errors import ConfigError
+from tests.refusals import config_refusal
 
 MINIMAL = "modalities:\n  ehr: {kind: timeseries, encoder: lstm}\n"
 SHIPPED = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
@@ -27,18 +28,6 @@ def written(folder: Path, text: str | bytes) -> Path:
 
 def read(folder: Path, text: str, *overrides: str) -> Config:
     return Config.from_file(written(folder, text), overrides)
-
-
-def refusal(call: Any, *says: str) -> str:
-    with pytest.raises(ConfigError) as caught:
-        call()
-    text = str(caught.value)
-    assert len(text.splitlines()) == 1
-    assert text.isprintable()
-    assert len(text) < 700
-    for part in says:
-        assert part in text
-    return text
 
 
 # --- what is read ----------------------------------------------------------------------------------------------------
@@ -149,12 +138,12 @@ def test_frozen(tmp_path: Path) -> None:
     ],
 )
 def test_unknown_keys_name_the_nearest(tmp_path: Path, text: str, says: list[str]) -> None:
-    refusal(lambda: read(tmp_path, MINIMAL + text + "\n"), str(tmp_path / "config.yaml"), *says)
+    config_refusal(lambda: read(tmp_path, MINIMAL + text + "\n"), str(tmp_path / "config.yaml"), *says)
 
 
 def test_unknown_keys_of_open_sections_are_refused_by_what_they_name(tmp_path: Path) -> None:
     config = read(tmp_path, "modalities: {ehr: {kind: timeseries, encoder: lstm, bin_hour: 2}}\n")
-    refusal(lambda: check_encoders(config), "modalities.ehr.bin_hour", "did you mean 'bin_hours'?")
+    config_refusal(lambda: check_encoders(config), "modalities.ehr.bin_hour", "did you mean 'bin_hours'?")
 
 
 # --- values ----------------------------------------------------------------------------------------------------------
@@ -202,7 +191,7 @@ def test_unknown_keys_of_open_sections_are_refused_by_what_they_name(tmp_path: P
     ],
 )
 def test_wrong_values_name_key_finding_and_expectation(tmp_path: Path, text: str, says: list[str]) -> None:
-    refusal(lambda: read(tmp_path, MINIMAL + text + "\n"), str(tmp_path / "config.yaml"), *says)
+    config_refusal(lambda: read(tmp_path, MINIMAL + text + "\n"), str(tmp_path / "config.yaml"), *says)
 
 
 @pytest.mark.parametrize(
@@ -231,7 +220,7 @@ def test_wrong_values_name_key_finding_and_expectation(tmp_path: Path, text: str
 )
 def test_wrong_modalities(tmp_path: Path, modality: str, says: list[str]) -> None:
     text = f"task: {{label: died}}\nmodalities:\n  x: {modality}\n"
-    refusal(lambda: read(tmp_path, text), str(tmp_path / "config.yaml"), *says)
+    config_refusal(lambda: read(tmp_path, text), str(tmp_path / "config.yaml"), *says)
 
 
 @pytest.mark.parametrize(
@@ -248,7 +237,7 @@ def test_wrong_modalities(tmp_path: Path, modality: str, says: list[str]) -> Non
     ],
 )
 def test_wrong_modality_names(tmp_path: Path, text: str, says: list[str]) -> None:
-    refusal(lambda: read(tmp_path, text + "\n"), *says)
+    config_refusal(lambda: read(tmp_path, text + "\n"), *says)
 
 
 def test_a_table_may_be_named_like_anything(tmp_path: Path) -> None:
@@ -291,19 +280,19 @@ def test_a_table_may_be_named_like_anything(tmp_path: Path) -> None:
 )
 def test_files_that_are_no_config(tmp_path: Path, text: str | bytes, says: list[str]) -> None:
     path = written(tmp_path, text)
-    refusal(lambda: Config.from_file(path), str(path), *says)
+    config_refusal(lambda: Config.from_file(path), str(path), *says)
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
-    refusal(lambda: read_yaml(tmp_path / "absent.yaml"), "absent.yaml: cannot be read (No such file or directory)")
-    refusal(lambda: read_yaml(tmp_path), f"{tmp_path}: cannot be read (Is a directory)")
+    config_refusal(lambda: read_yaml(tmp_path / "absent.yaml"), "absent.yaml: cannot be read (No such file or directory)")
+    config_refusal(lambda: read_yaml(tmp_path), f"{tmp_path}: cannot be read (Is a directory)")
     with pytest.raises(ConfigError, match="cannot be read"):
         read_yaml("nul\0")
 
 
 @pytest.mark.parametrize("raw", [None, [], "x", 3, [("fit", {})]])
 def test_a_dict_is_asked_for(raw: Any) -> None:
-    refusal(lambda: Config.from_dict(raw), "config: expected a mapping with the keys", f"found {type(raw).__name__}")
+    config_refusal(lambda: Config.from_dict(raw), "config: expected a mapping with the keys", f"found {type(raw).__name__}")
 
 
 # --- overrides -------------------------------------------------------------------------------------------------------
@@ -341,7 +330,7 @@ def test_overrides(tmp_path: Path) -> None:
 )
 def test_refused_overrides(override: str, says: list[str]) -> None:
     raw = {"fit": {"epochs": 3}}
-    refusal(lambda: apply_override(raw, override), "--set ", *says)
+    config_refusal(lambda: apply_override(raw, override), "--set ", *says)
     assert raw["fit"]["epochs"] == 3
 
 
@@ -355,7 +344,7 @@ def test_refused_overrides(override: str, says: list[str]) -> None:
     ],
 )
 def test_overrides_are_checked_like_the_file(tmp_path: Path, override: str, says: list[str]) -> None:
-    refusal(lambda: read(tmp_path, MINIMAL, override), *says)
+    config_refusal(lambda: read(tmp_path, MINIMAL, override), *says)
 
 
 # --- anything at all -------------------------------------------------------------------------------------------------
@@ -474,4 +463,4 @@ def test_a_config_built_on_another(tmp_path: Path) -> None:
 def test_bases_that_are_none(tmp_path: Path, text: str, says: list[str]) -> None:
     (tmp_path / "list.yaml").write_text("[1, 2]\n")
     path = written(tmp_path, text)
-    refusal(lambda: Config.from_file(path), *says)
+    config_refusal(lambda: Config.from_file(path), *says)

@@ -5,7 +5,6 @@ import struct
 import time
 import warnings
 import zlib
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,8 @@ from cm2pyro.data.columns import Sparse
 from cm2pyro.data.image import Image, central_square
 from cm2pyro.data.kinds import make_kind
 from cm2pyro.data.manifest import Manifest, read_manifest
-from cm2pyro.errors import ConfigError, DataError
+from cm2pyro.errors import ConfigError
+from tests.refusals import refusal
 
 SIZE = 32
 
@@ -41,15 +41,6 @@ def manifest_of(folder: Path, cells: list[str]) -> Manifest:
 def pixels(column: Any, n: int) -> torch.Tensor:
     assert isinstance(column, Sparse)
     return column[torch.arange(n)]
-
-
-def refusal(call: Callable[[], Any], *says: str) -> None:
-    with pytest.raises(DataError) as caught:
-        call()
-    text = str(caught.value)
-    assert len(text.splitlines()) == 1
-    for part in says:
-        assert part in text
 
 
 # --- the central square ----------------------------------------------------------------------------------------------

@@ -1,6 +1,5 @@
 """Notes in cells, files and tables: cleaned, ordered by time, and what a rule leaves out is said with file and row."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from cm2pyro.config import Modality
 from cm2pyro.data import notes as notes_module
 from cm2pyro.data.manifest import Manifest, read_manifest
 from cm2pyro.data.notes import LONGEST, Notes, clean, is_path, read_notes
-from cm2pyro.errors import DataError
+from tests.refusals import refusal
 
 
 def modality(**options: Any) -> Modality:
@@ -31,15 +30,6 @@ def read(manifest: Manifest, keep_end: bool = False, **options: Any) -> Notes:
 
 def listed(notes: Notes) -> list[tuple[int, str]]:
     return list(zip(notes.rows.tolist(), notes.texts, strict=True))
-
-
-def refusal(call: Callable[[], Any], *says: str) -> None:
-    with pytest.raises(DataError) as caught:
-        call()
-    text = str(caught.value)
-    assert len(text.splitlines()) == 1
-    for part in says:
-        assert part in text
 
 
 # --- cleaning --------------------------------------------------------------------------------------------------------
@@ -192,11 +182,13 @@ def test_neither_column_nor_notes(tmp_path: Path) -> None:
 # --- refusals --------------------------------------------------------------------------------------------------------
 
 
-def test_latin_1_is_refused_with_file_and_row(tmp_path: Path) -> None:
+def test_other_encodings_are_refused_with_file_and_row(tmp_path: Path) -> None:
     (tmp_path / "n.txt").write_bytes("fièvre".encode("latin-1"))
     (tmp_path / "n.csv").write_bytes("text\nok\nfièvre\n".encode("latin-1"))
     (tmp_path / "t.csv").write_bytes("sample_id,text\ns0,ok\ns0,fièvre\n".encode("latin-1"))
     refusal(lambda: read(manifest_of(tmp_path, ["", "n.txt"])), "n.txt", "row 3 (sample_id s1)", "not UTF-8", "save it as UTF-8")
+    (tmp_path / "wide.txt").write_bytes("fièvre".encode("utf-16"))
+    refusal(lambda: read(manifest_of(tmp_path, ["", "wide.txt"])), "wide.txt", "row 3 (sample_id s1)", "UTF-16", "save it as UTF-8")
     refusal(lambda: read(manifest_of(tmp_path, ["", "n.csv"])), "n.csv", "row 3 (sample_id s1)", "line 3", "not UTF-8")
     refusal(lambda: read(manifest_of(tmp_path, [""]), table="t.csv"), "t.csv (modality note)", "line 3", "not UTF-8")
 

@@ -1,7 +1,6 @@
 """From manifest and config to a data set: what is learned, what may be absent, what is refused."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,8 @@ import torch
 from cm2pyro.config import Config
 from cm2pyro.data.manifest import Manifest, read_manifest
 from cm2pyro.data.prepared import Preparation
-from cm2pyro.errors import CheckpointError, DataError
+from cm2pyro.errors import CheckpointError
+from tests.refusals import refusal
 
 VIEWS: dict[str, tuple[str, ...]] = {"ehr": ("binned", "summary"), "static": ("vector",), "image": ("vector",)}
 MODALITIES: dict[str, Any] = {
@@ -58,16 +58,6 @@ def saved(folder: Path, table: pd.DataFrame | None = None, series: pd.DataFrame 
     (frame() if table is None else table).to_csv(folder / "m.csv", index=False)
     (events().sort_values("hours") if series is None else series).to_csv(folder / "ehr.csv", index=False)
     return read_manifest(folder / "m.csv")
-
-
-def refusal(call: Callable[[], Any], *says: str) -> str:
-    with pytest.raises(DataError) as caught:
-        call()
-    text = str(caught.value)
-    assert len(text.splitlines()) == 1
-    for part in says:
-        assert part in text
-    return text
 
 
 TRAIN = np.arange(8)

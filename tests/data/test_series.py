@@ -1,9 +1,7 @@
 """Time series: long and wide, files and tables, give the same events; what is wrong is refused with file and line."""
 
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,20 +13,11 @@ from cm2pyro.config import Modality
 from cm2pyro.data.manifest import Manifest, read_manifest
 from cm2pyro.data.series import Events, read_series
 from cm2pyro.errors import DataError
+from tests.refusals import refusal
 
 FILES = Modality(kind="timeseries", encoder="lstm")
 TABLE = Modality(kind="timeseries", encoder="lstm", table="t.csv")
 PARQUET = Modality(kind="timeseries", encoder="lstm", table="t.parquet")
-
-
-def refusal(call: Callable[[], Any], *says: str) -> str:
-    with pytest.raises(DataError) as caught:
-        call()
-    text = str(caught.value)
-    assert len(text.splitlines()) == 1
-    for part in says:
-        assert part in text
-    return text
 
 
 def manifest_with(folder: Path, cells: dict[str, str], **files: str | bytes) -> Manifest:

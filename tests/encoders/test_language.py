@@ -1,7 +1,7 @@
 """Hugging Face's encoders against the library itself, pooling by hand, and runs that need nothing beside them."""
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from cm2pyro.data import tokenizer as tokens
 from cm2pyro.encoders import ENCODERS, check_encoders, make_encoder
 from cm2pyro.encoders import language as language_module
 from cm2pyro.encoders.language import HuggingFace, Notes, TinyBERT
-from cm2pyro.errors import ConfigError
+from tests.refusals import config_refusal
 
 WORDS = ["fever", "cough", "chest", "clear", "opacity", "edema", "no", "acute", "distress", "today"]
 POSITIONS = 24
@@ -89,15 +89,6 @@ def make(source: str | Path, shape: tuple[int, int] = (3, 9), **options: Any) ->
 
 def small(shape: tuple[int, int] = (3, 9), **options: Any) -> HuggingFace:
     return make("tinybert", shape, layers=2, hidden=24, heads=4, **options)
-
-
-def refusal(call: Callable[[], Any], *says: str) -> None:
-    with pytest.raises(ConfigError) as caught:
-        call()
-    text = str(caught.value)
-    assert len(text.splitlines()) == 1
-    for part in says:
-        assert part in text
 
 
 # --- features --------------------------------------------------------------------------------------------------------
@@ -233,7 +224,7 @@ def test_more_tokens_than_positions_are_refused_and_as_many_are_read(folders: di
         full = torch.randint(4, 300, (2, 1, most))
         full[1, 0, 5:] = -1
         assert bool(encoder({"tokens": full}).isfinite().all())
-        refusal(
+        config_refusal(
             lambda weights=weights, most=most: make(folders[family], (1, most + 1), weights=weights),
             f"max_tokens is {most + 1}",
             f"at most {most}",
@@ -252,17 +243,17 @@ def test_half_precision_files_give_single_precision(tmp_path: Path) -> None:
 def test_wrong_folders_are_refused(tmp_path: Path, folders: dict[str, Path]) -> None:
     bare = tmp_path / "bare"
     bare.mkdir()
-    refusal(lambda: make("tinybert", weights=str(bare)), str(bare), "cannot be read as a Hugging Face encoder", "config.json")
-    refusal(lambda: make("tinybert", weights=str(tmp_path / "gone")), "gone", "is no folder that is there")
-    refusal(lambda: make("tinybert", weights=str(folders["bert"]), layers=2), "layers, hidden and heads are those of the weights")
+    config_refusal(lambda: make("tinybert", weights=str(bare)), str(bare), "cannot be read as a Hugging Face encoder", "config.json")
+    config_refusal(lambda: make("tinybert", weights=str(tmp_path / "gone")), "gone", "is no folder that is there")
+    config_refusal(lambda: make("tinybert", weights=str(folders["bert"]), layers=2), "layers, hidden and heads are those of the weights")
     for name in ("./no/such", str(tmp_path / "gone"), "~/x"):  # not asked for on the hub, where such names cannot be
-        refusal(lambda name=name: make(name, weights="hub"), name, "is no folder that is there")
+        config_refusal(lambda name=name: make(name, weights="hub"), name, "is no folder that is there")
     mixed = tmp_path / "mixed"  # one network's config, another's weights
     shutil.copytree(folders["bert"], mixed)
     shutil.copy(folders["distilbert"] / "model.safetensors", mixed / "model.safetensors")
-    refusal(lambda: make("tinybert", weights=str(mixed)), str(mixed), "not those of its config.json")
+    config_refusal(lambda: make("tinybert", weights=str(mixed)), str(mixed), "not those of its config.json")
     mute = save(tmp_path / "mute", "bert", tokenizer=False)
-    refusal(lambda: tokens.pretrained(str(mute), "modalities.note"), str(mute), "tokenizer")
+    config_refusal(lambda: tokens.pretrained(str(mute), "modalities.note"), str(mute), "tokenizer")
     wordy = tokens.pretrained(str(folders["bert"]), "modalities.note")
     assert wordy.encode("chest clear").ids == tokens.train([" ".join(WORDS)] * 4, 300).encode("chest clear").ids
 
@@ -275,12 +266,16 @@ def test_networks_that_do_not_read_tokens_alone_are_refused(tmp_path: Path) -> N
     ViTModel(ViTConfig(**tiny)).save_pretrained(tmp_path / "vit")
     for name in ("t5", "vit"):
         for weights in ("none", "hub"):
-            refusal(lambda name=name, weights=weights: make(tmp_path / name, weights=weights), name, "does not turn notes into features")
+            config_refusal(
+                lambda name=name, weights=weights: make(tmp_path / name, weights=weights), name, "does not turn notes into features"
+            )
 
 
 def test_weights_of_an_encoder_that_has_none_are_refused(folders: dict[str, Path]) -> None:
     """The tokenizer would be that of the folder, and name more tokens than the encoder has vectors for."""
-    refusal(lambda: check_encoders(config(encoder="bag", weights=str(folders["bert"]))), "modalities.note.weights", "'bag' always starts")
+    config_refusal(
+        lambda: check_encoders(config(encoder="bag", weights=str(folders["bert"]))), "modalities.note.weights", "'bag' always starts"
+    )
     check_encoders(config(encoder="bag", weights="none"))
 
 
@@ -294,7 +289,7 @@ def test_the_hub_without_a_network_is_one_line(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(huggingface_hub.HfApi, "model_info", refuse)
     for name in ("someone/some-encoder", "tinybert"):
         hub = pretrained_module.HUB.get(name, name)
-        refusal(lambda name=name: make(name, weights="hub"), hub, "cannot be had (no route)", "hf download", "weights: none")
+        config_refusal(lambda name=name: make(name, weights="hub"), hub, "cannot be had (no route)", "hf download", "weights: none")
 
 
 # --- tuning ----------------------------------------------------------------------------------------------------------
@@ -323,7 +318,7 @@ def test_how_much_is_trained(folders: dict[str, Path]) -> None:
     assert all("lora_" in name for name in wanted)
     x = {"tokens": notes(3, 3, 9)}
     torch.testing.assert_close(lora.eval()(x), full.eval()(x))
-    refusal(lambda: make("tinybert", weights=weights, tune="last:3"), "the network's 2 blocks")
+    config_refusal(lambda: make("tinybert", weights=weights, tune="last:3"), "the network's 2 blocks")
 
 
 # --- a run -----------------------------------------------------------------------------------------------------------

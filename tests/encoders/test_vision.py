@@ -1,7 +1,6 @@
 """Networks of torchvision as encoders: their features, their weights, and how much of them is trained."""
 
 import pickle
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from cm2pyro.encoders import ENCODERS, check_encoders, make_encoder
 from cm2pyro.encoders import vision as vision_module
 from cm2pyro.encoders.base import Encoder
 from cm2pyro.encoders.vision import MEAN, SD, Backbone, Sight
-from cm2pyro.errors import ConfigError
+from tests.refusals import config_refusal
 
 STILL = {"degrees": 0.0, "translate": 0.0, "zoom": 0.0}
 
@@ -36,15 +35,6 @@ def seen(x: torch.Tensor, size: int) -> torch.Tensor:
     """What a network is given, by hand: the centre, between 0 and 1, standardised."""
     centre = x[..., 4 : 4 + size, 4 : 4 + size].expand(-1, 3, -1, -1).double() / 255
     return ((centre - torch.tensor(MEAN)[:, None, None]) / torch.tensor(SD)[:, None, None]).float()
-
-
-def refusal(call: Callable[[], Any], *says: str) -> None:
-    with pytest.raises(ConfigError) as caught:
-        call()
-    text = str(caught.value)
-    assert len(text.splitlines()) == 1
-    for part in says:
-        assert part in text
 
 
 # --- features --------------------------------------------------------------------------------------------------------
@@ -137,17 +127,19 @@ def config(**modality: Any) -> Config:
 
 @pytest.mark.parametrize(("name", "near"), [("resnet43", "resnet34"), ("resnet19", "resnet18"), ("efficentnet_b0", "efficientnet_b0")])
 def test_an_unknown_network_suggests_the_nearest(name: str, near: str) -> None:
-    refusal(lambda: check_encoders(config(encoder=name)), "modalities.x.encoder", f"unknown encoder '{name}'", f"did you mean '{near}'")
+    config_refusal(
+        lambda: check_encoders(config(encoder=name)), "modalities.x.encoder", f"unknown encoder '{name}'", f"did you mean '{near}'"
+    )
 
 
 @pytest.mark.parametrize("name", ["fasterrcnn_resnet50_fpn", "deeplabv3_resnet50", "r3d_18"])
 def test_networks_for_other_tasks_are_no_encoders(name: str) -> None:
-    refusal(lambda: check_encoders(config(encoder=name)), f"unknown encoder '{name}'")
+    config_refusal(lambda: check_encoders(config(encoder=name)), f"unknown encoder '{name}'")
 
 
 def test_a_picture_too_small_for_a_network_is_refused() -> None:
-    refusal(lambda: make("inception_v3", 32), "inception_v3", "size 32", "raise size")
-    refusal(lambda: make("vit_b_16", 40), "vit_b_16", "size 40")
+    config_refusal(lambda: make("inception_v3", 32), "inception_v3", "size 32", "raise size")
+    config_refusal(lambda: make("vit_b_16", 40), "vit_b_16", "size 40")
 
 
 # --- weights ---------------------------------------------------------------------------------------------------------
@@ -177,23 +169,23 @@ def test_wrong_weights_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.chdir(tmp_path)
     state = torchvision.models.resnet34(weights=None).state_dict()
     save_file(state, "resnet34.safetensors")
-    refusal(
+    config_refusal(
         lambda: make("resnet50", weights="resnet34.safetensors"), "resnet34.safetensors does not fit", "name weights of the same network"
     )
-    refusal(lambda: make("densenet121", weights="resnet34.safetensors"), "does not fit", "tensors differ")
+    config_refusal(lambda: make("densenet121", weights="resnet34.safetensors"), "does not fit", "tensors differ")
     torch.save({"model": state}, "nested.pth")
     Path("evil.pth").write_bytes(pickle.dumps({"a": Evil()}, protocol=2))
     torch.save({"a": Evil()}, "evil2.pth")
     Path("cut.safetensors").write_bytes(Path("resnet34.safetensors").read_bytes()[:1000])
     for name in ("nested.pth", "evil.pth", "evil2.pth", "cut.safetensors", "gone.pth"):
-        refusal(lambda name=name: make("resnet18", weights=name), f"weights: {name} cannot be read", "expected a .safetensors file")
+        config_refusal(lambda name=name: make("resnet18", weights=name), f"weights: {name} cannot be read", "expected a .safetensors file")
     assert not Path("evil").exists()
 
 
 def test_smaller_networks_do_not_take_the_weights_of_larger_ones(tmp_path: Path) -> None:
     """All of ResNet-18's tensors are in a ResNet-34 with their very shapes, and mean something else there."""
     save_file(torchvision.models.resnet34(weights=None).state_dict(), tmp_path / "w.safetensors")
-    refusal(lambda: make("resnet18", weights=str(tmp_path / "w.safetensors")), "does not fit the network")
+    config_refusal(lambda: make("resnet18", weights=str(tmp_path / "w.safetensors")), "does not fit the network")
 
 
 def test_the_hub_without_a_network_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -202,7 +194,7 @@ def test_the_hub_without_a_network_is_one_line(tmp_path: Path, monkeypatch: pyte
 
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setattr(torch.hub, "urlopen", refuse)
-    refusal(
+    config_refusal(
         lambda: make("resnet18", weights="hub"), "resnet18 cannot be had", "https://download.pytorch.org/models/resnet18", "weights: none"
     )
     assert capsys.readouterr() == ("", "")  # the refusal alone is shown
@@ -270,9 +262,9 @@ def test_the_last_blocks_alone_are_trained(name: str, number: int, blocks: tuple
 
 
 def test_more_blocks_than_there_are_are_refused() -> None:
-    refusal(lambda: make("resnet18", tune="last:99"), "tune: last:99 asks for more than the network's 5 blocks")
+    config_refusal(lambda: make("resnet18", tune="last:99"), "tune: last:99 asks for more than the network's 5 blocks")
     for tune in ("last", "last:0", "lora:0", "half", "lora:-1"):
-        refusal(lambda tune=tune: check_encoders(config(tune=tune)), "modalities.x.tune", "expected all, frozen, last:N")
+        config_refusal(lambda tune=tune: check_encoders(config(tune=tune)), "modalities.x.tune", "expected all, frozen, last:N")
 
 
 @pytest.mark.parametrize("name", ["resnet18", "mobilenet_v3_small"])
