@@ -128,7 +128,7 @@ class Base:
         self.say(f"{len(rows)} rows with split '{split}' of {manifest.name}")
         return manifest.take(rows)
 
-    def _say_notes(self) -> None:
-        for note in self.preparation.notes:
-            self.say(note)
-        self.preparation.notes.clear()
+    def _say_remarks(self) -> None:
+        for remark in self.preparation.remarks:
+            self.say(remark)
+        self.preparation.remarks.clear()

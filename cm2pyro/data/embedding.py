@@ -59,7 +59,7 @@ class Embedding(Kind):
             where = self.modality.table
             table = read_table(manifest.table(self.modality.table, self.name), where, numbers=True)
             frame = aligned(table, manifest, where)
-            self.notes += strange_ids(table["sample_id"], manifest, f"modality {self.name}: {where}")
+            self.remarks += strange_ids(table["sample_id"], manifest, f"modality {self.name}: {where}")
         fitted = getattr(self, "names", [])
         names = self.modality.columns or fitted or [column for column in frame.columns if column != "sample_id"]
         absent = [name for name in names if name not in frame.columns]

@@ -39,7 +39,7 @@ class Kind:
         self.name = name
         self.modality = modality
         self.views = views
-        self.notes: list[str] = []  # what the reader of the data should know, found by `read`
+        self.remarks: list[str] = []  # what the reader of the data should know, found by `read`
 
     def read(self, manifest: Manifest) -> Any:
         """The raw modality of every row. Raises DataError."""

@@ -42,7 +42,7 @@ class Tabular(Kind):
         if self.modality.table is not None:
             table = read_table(manifest.table(self.modality.table, self.name), self.modality.table)
             frame = aligned(table, manifest, self.modality.table).drop(columns="sample_id")
-            self.notes += strange_ids(table["sample_id"], manifest, f"modality {self.name}: {self.modality.table}")
+            self.remarks += strange_ids(table["sample_id"], manifest, f"modality {self.name}: {self.modality.table}")
         elif self.modality.columns is not None:
             frame = manifest.frame[[c for c in self.modality.columns if c in manifest.frame]]
         elif column in manifest.frame:
@@ -55,7 +55,7 @@ class Tabular(Kind):
                 raise DataError(f"{self.modality.table}: column '{absent[0]}' is missing, and modality {self.name} needs it; add it")
             frame = frame[self.modality.columns]
         if not hasattr(self, "numbers"):
-            self.notes += [self._slip(frame[name], str(name)) for name in frame if _nearly_numeric(frame[name])]
+            self.remarks += [self._slip(frame[name], str(name)) for name in frame if _nearly_numeric(frame[name])]
         return frame.reset_index(drop=True), manifest
 
     def _slip(self, cells: pd.Series, name: str) -> str:

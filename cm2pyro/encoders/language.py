@@ -23,7 +23,7 @@ Share = Annotated[float, Field(ge=0, lt=1)]
 Pool = Literal["mean", "attention", "last"]
 
 
-class Notes(Encoder):
+class NoteEncoder(Encoder):
     """Several notes per sample, each encoded alone, then pooled: their mean, a learned weighting, or the latest.
 
     A subclass sets `width` and encodes notes one by one in `read`.
@@ -80,7 +80,7 @@ class Notes(Encoder):
         return (score.softmax(1) * features).sum(1)
 
 
-class Bag(Notes):
+class Bag(NoteEncoder):
     """The mean of token vectors, through one hidden layer: the small encoder, trains from scratch in seconds."""
 
     def __init__(
@@ -105,7 +105,7 @@ class Bag(Notes):
         return [self.layers]
 
 
-class HuggingFace(Notes):
+class HuggingFace(NoteEncoder):
     """An encoder of Hugging Face; the features are the mean over a note's tokens (`token: first`: its first token).
 
     Options: `weights` none, hub, or a folder with config, weights and tokenizer; `tune` says how much is trained
@@ -126,10 +126,10 @@ class HuggingFace(Notes):
         dropout: Share = 0.0,
         architecture: dict[str, Any] | None = None,
     ) -> None:
-        network, said = _network(self.source, weights, self.scratch(vocabulary, architecture))
+        network, remarks = _network(self.source, weights, self.scratch(vocabulary, architecture))
         config: Any = network.config
         super().__init__(shapes, _width(network, self.source), pool)
-        self.said = said
+        self.remarks = remarks
         self.architecture = json.loads(config.to_json_string(use_diff=False))
         self._check_length(network, shapes["tokens"][1])
         self.token = token

@@ -118,7 +118,7 @@ class Backbone(Encoder):
         self.sight = Sight(size, degrees, translate, zoom)
         network = self._network(size)
         if weights == "none":
-            self.said = (f"{self.backbone} starts from scratch (weights: none)",)
+            self.remarks = (f"{self.backbone} starts from scratch (weights: none)",)
         else:
             _load(network, self._weights(weights), weights)
         network.set_submodule(_head(network), nn.Identity())

@@ -40,7 +40,7 @@ class Part:
         return self.shard.rows if self.rows is None else len(self.rows)
 
 
-class Notes:
+class Remarks:
     """Lines about the data, of which shards repeat the same with other numbers: the first of each sort is kept."""
 
     def __init__(self) -> None:
@@ -53,13 +53,13 @@ class Notes:
             self._lines[sort] = (first, count + 1)
 
     @classmethod
-    def merged(cls, several: "Sequence[Notes]") -> "Notes":
+    def merged(cls, several: "Sequence[Remarks]") -> "Remarks":
         """Of shards that different processes read."""
         if len(several) == 1:
             return several[0]
         whole = cls()
-        for notes in several:
-            for sort, (line, count) in notes._lines.items():
+        for remarks in several:
+            for sort, (line, count) in remarks._lines.items():
                 first, before = whole._lines.get(sort, (line, 0))
                 whole._lines[sort] = (first, before + count)
         return whole
@@ -77,15 +77,15 @@ class StreamedDataset:
     window are shuffled together; where all rows fit into one window, that is exactly the order of `Dataset.batches`.
 
     Attributes:
-        parts: in the order of the rows. preparation: fitted; its notes are left alone. with_labels: read them, or leave all empty.
-        notes: what readers had to say.
+        parts: in the order of the rows. preparation: fitted; its remarks are left alone. with_labels: read them, or leave all empty.
+        remarks: what readers had to say.
     """
 
     source: Shards
     parts: tuple[Part, ...]
     preparation: Preparation
     with_labels: bool = True
-    notes: Notes = field(default_factory=Notes, compare=False)
+    remarks: Remarks = field(default_factory=Remarks, compare=False)
     window_rows: int = WINDOW_ROWS
     observed_rows: tuple[int, ...] = ()
     labelled_rows: int = 0
@@ -109,10 +109,10 @@ class StreamedDataset:
 
     def load(self, part: Part) -> Dataset:
         """The rows of a part, in memory."""
-        own = replace(self.preparation, notes=[])  # read in a thread: the preparation's own notes belong to the caller
+        own = replace(self.preparation, remarks=[])  # read in a thread: the preparation's own remarks belong to the caller
         with self.source.manifest(part.shard, part.rows) as manifest:
             made = own.transform(manifest, self.with_labels)
-        self.notes.add(own.notes)
+        self.remarks.add(own.remarks)
         return made
 
     def datasets(self) -> Iterator[Dataset]:
