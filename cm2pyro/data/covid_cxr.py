@@ -29,7 +29,7 @@ from cm2pyro.data.covid_cxr_records import (
 )
 from cm2pyro.data.formulas import inert
 from cm2pyro.data.splits import assign_splits, check_fractions
-from cm2pyro.errors import ConfigError, DataError
+from cm2pyro.errors import DataError
 from cm2pyro.files import check_out_folder, fresh_folder
 from cm2pyro.registry import one_line
 
@@ -121,12 +121,9 @@ def prepare(
     """
     records, out = Path(records), Path(out)
     splits = check_fractions(splits)
-    check_out_folder(out, overwrite, "manifest.csv")
+    check_out_folder(out, overwrite, "manifest.csv", (records, records / "images"))
     if not records.is_dir():
         raise DataError(f"{records}: is no folder; name the folder of the collection, which holds metadata.csv and images/")
-    for source in (records, records / "images"):
-        if source.resolve().is_relative_to(out.resolve()):  # --overwrite would delete it
-            raise ConfigError(f"{out}: holds the input {source}; name another output folder")
 
     metadata = read_metadata(records / "metadata.csv")
     samples, paths, dropped, first_missing = _samples(records, metadata)

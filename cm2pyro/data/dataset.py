@@ -164,9 +164,13 @@ class Dataset:
 
     def batches(self, size: int, generator: torch.Generator | None = None, skip: int = 0) -> Iterator[Batch]:
         """Every row once, in order, or shuffled by `generator`; the first `skip` batches are passed over."""
-        order = torch.arange(len(self)) if generator is None else torch.randperm(len(self), generator=generator)
-        for rows in order.split(size)[skip:]:
+        for rows in self._order(size, generator)[skip:]:
             yield self.batch(rows)
+
+    def _order(self, size: int, generator: torch.Generator | None) -> tuple[Tensor, ...]:
+        """Positions of the rows of every batch."""
+        order = torch.arange(len(self)) if generator is None else torch.randperm(len(self), generator=generator)
+        return order.split(size)
 
     def shares(self, size: int, generator: torch.Generator | None = None, skip: int = 0, rank: int = 0, world: int = 1) -> Iterator[Batch]:
         """As `batches`; of each the part that falls to one of `world` processes, as equal as can be.
@@ -176,8 +180,7 @@ class Dataset:
         if world == 1:
             yield from self.batches(size, generator, skip)
             return
-        order = torch.arange(len(self)) if generator is None else torch.randperm(len(self), generator=generator)
-        for rows in order.split(size)[skip:]:
+        for rows in self._order(size, generator)[skip:]:
             n = len(rows)
             if n < world:
                 share, mine = Share(rank, 0, n, n), rows

@@ -119,6 +119,17 @@ def strange_ids(ids: Iterable[str], manifest: Manifest, where: str) -> list[str]
     return []
 
 
+def own_lines(table: pd.DataFrame, manifest: Manifest, where: str) -> tuple[pd.DataFrame, NDArray[np.int64], list[str]]:
+    """Lines of a table that belong to the manifest, with the row of each; and what to say of their ids, see `strange_ids`.
+
+    Lines of other samples are legal: one table can serve several manifests.
+    """
+    remarks = strange_ids(table["sample_id"].unique(), manifest, where)
+    rows = table["sample_id"].map({sample: i for i, sample in enumerate(manifest.ids)})
+    known = rows.notna()
+    return table[known], rows[known].to_numpy().astype(np.int64), remarks
+
+
 def read_manifest(source: str | Path | pd.DataFrame) -> Manifest:
     """Read and check a manifest.
 

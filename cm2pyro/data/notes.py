@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from cm2pyro.config import Modality
 from cm2pyro.data.csv_file import encoding_fault
-from cm2pyro.data.manifest import Manifest, strange_ids
+from cm2pyro.data.manifest import Manifest, own_lines
 from cm2pyro.data.table import as_text, parse_numbers, read_table
 from cm2pyro.errors import DataError
 from cm2pyro.files import read_bytes
@@ -95,11 +95,9 @@ def _from_table(manifest: Manifest, name: str, table: str, remarks: list[str]) -
     where = f"{table} (modality {name})"
     frame = read_table(manifest.table(table, name), where, numbers=True)
     _require(frame, ["sample_id", "text"], where)
-    # Lines of other samples are legal: one table can serve several manifests.
-    remarks += strange_ids(frame["sample_id"].unique(), manifest, f"modality {name}: {table}")
-    known = frame["sample_id"].map({sample: i for i, sample in enumerate(manifest.ids)})
-    frame, known = frame[known.notna()], known[known.notna()]
-    return _notes(frame, known.to_numpy().astype(np.int64), [f"{where}, line {line}" for line in frame.index])
+    frame, rows, strange = own_lines(frame, manifest, f"modality {name}: {table}")
+    remarks += strange
+    return _notes(frame, rows, [f"{where}, line {line}" for line in frame.index])
 
 
 def _from_cells(manifest: Manifest, column: str) -> pd.DataFrame:

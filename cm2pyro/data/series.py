@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from cm2pyro.config import Modality
 from cm2pyro.data.csv_file import read_columns
-from cm2pyro.data.manifest import Manifest, strange_ids
+from cm2pyro.data.manifest import Manifest, own_lines
 from cm2pyro.data.parquet import is_parquet
 from cm2pyro.data.table import as_text, parse_numbers, read_table
 from cm2pyro.errors import DataError
@@ -113,11 +113,8 @@ def _from_table(manifest: Manifest, name: str, table: str, remarks: list[str]) -
     frame = read_table(manifest.table(table, name), where, numbers=True)
     if "sample_id" not in frame:
         raise DataError(f"{where}: column 'sample_id' is missing; expected sample_id, hours and the measurements; add it")
-    # Lines of other samples are legal: one table can serve several manifests.
-    remarks += strange_ids(frame["sample_id"].unique(), manifest, f"modality {name}: {table}")
-    known = frame["sample_id"].map({sample: i for i, sample in enumerate(manifest.ids)})
-    frame, known = frame[known.notna()], known[known.notna()]
-    rows = known.to_numpy().astype(np.int64)
+    frame, rows, strange = own_lines(frame, manifest, f"modality {name}: {table}")
+    remarks += strange
     place = _lines(where, frame.index)
     return _long(frame.drop(columns="sample_id"), rows, where, place), place
 

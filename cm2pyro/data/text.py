@@ -50,13 +50,8 @@ class Text(Kind):
         weights: str = "none",
     ) -> None:
         super().__init__(name, modality, views)
-        self.max_tokens, self.max_notes, self.keep_end, self.vocabulary, self.weights = (
-            max_tokens,
-            max_notes,
-            keep == "end",
-            vocabulary,
-            weights,
-        )
+        self.max_tokens, self.max_notes, self.keep_end = max_tokens, max_notes, keep == "end"
+        self.vocabulary, self.weights = vocabulary, weights
 
     def read(self, manifest: Manifest) -> Notes:
         notes = read_notes(manifest, self.name, self.modality, self.keep_end)

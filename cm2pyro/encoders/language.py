@@ -10,16 +10,16 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from cm2pyro.config_base import Fraction
 from cm2pyro.data.columns import Views
 from cm2pyro.data.pretrained import cannot_be_had, folder_of, quiet, source_of
+from cm2pyro.data.text import Vocabulary
 from cm2pyro.encoders.base import Encoder
 from cm2pyro.encoders.tuning import Still, Tune, tuned
 from cm2pyro.errors import ConfigError
 from cm2pyro.registry import one_line
 
-Vocabulary = Annotated[int, Field(ge=300, le=1_000_000)]
 Size = Annotated[int, Field(gt=0, le=8192)]
-Share = Annotated[float, Field(ge=0, lt=1)]
 Pool = Literal["mean", "attention", "last"]
 
 
@@ -88,7 +88,7 @@ class Bag(NoteEncoder):
         shapes: dict[str, tuple[int, ...]],
         *,
         hidden: Size = 64,
-        dropout: Share = 0.1,
+        dropout: Fraction = 0.1,
         vocabulary: Vocabulary = 8000,
         pool: Pool = "mean",
     ) -> None:
@@ -123,7 +123,7 @@ class HuggingFace(NoteEncoder):
         tune: Tune = "all",
         token: Literal["mean", "first"] = "mean",
         pool: Pool = "mean",
-        dropout: Share = 0.0,
+        dropout: Fraction = 0.0,
         architecture: dict[str, Any] | None = None,
     ) -> None:
         network, remarks = _network(self.source, weights, self.scratch(vocabulary, architecture))
@@ -190,7 +190,7 @@ class TinyBERT(HuggingFace):
         tune: Tune = "all",
         token: Literal["mean", "first"] = "mean",
         pool: Pool = "mean",
-        dropout: Share = 0.0,
+        dropout: Fraction = 0.0,
         architecture: dict[str, Any] | None = None,
     ) -> None:
         if hidden % heads:

@@ -15,7 +15,8 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
 from cm2pyro.data.dataset import Dataset
-from cm2pyro.data.missingness import MAR_SLOPE, MNAR_SLOPES, Mechanism, hide, hide_for_fit, hiding_probability, mask_table
+from cm2pyro.data.missingness import Mechanism, hide, hide_for_fit, hiding_probability, mask_table
+from cm2pyro.data.simulated_truth import MAR_SLOPE, MNAR_SLOPES
 from cm2pyro.errors import ConfigError, DataError
 
 NAMES = ("ehr", "image", "note")

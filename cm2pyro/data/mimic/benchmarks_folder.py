@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 
 from cm2pyro.data.csv_file import read_columns
 from cm2pyro.data.mimic.phenotypes import TITLES
+from cm2pyro.data.mimic.spool import LONG
 from cm2pyro.data.mimic.variables import CATEGORIES, RANGES, VARIABLES, code_of
 from cm2pyro.data.splits import assign_splits, check_fractions
 from cm2pyro.errors import ConfigError, DataError
@@ -33,7 +34,6 @@ _COMA = {"eye opening": "gcs_eye", "motor response": "gcs_motor", "total": "gcs_
 _COLUMNS = {name.replace("_", " "): name for name in VARIABLES if name not in _COMA.values()}
 _COLUMNS |= {f"glascow coma scale {part}": name for part, name in _COMA.items()}
 _STAY = re.compile(r"(\d+)_episode\d+(?=_timeseries\.csv$)")
-_SCHEMA = pa.schema([("sample_id", pa.string()), ("hours", pa.float64()), ("variable", pa.string()), ("value", pa.float64())])
 _GROUP = 200  # episodes held in memory
 _SLACK = 1e-6  # hours by which the benchmark itself lets an event precede the stay
 
@@ -98,9 +98,7 @@ def prepare_folder(records: str | Path, out: str | Path, splits: Mapping[str, fl
         DataError: a file is missing or malformed, the task is another one, an episode stands twice, or a subject is in train/ and test/.
     """
     records, out, splits = Path(records), Path(out), check_fractions(splits)
-    check_out_folder(out, overwrite, "manifest.csv")
-    if records.resolve().is_relative_to(out.resolve()):  # --overwrite would delete it
-        raise ConfigError(f"{out}: holds the input {records}; name another output folder")
+    check_out_folder(out, overwrite, "manifest.csv", [records])
     shares = {name: share for name, share in splits.items() if name != "test"}
     if not shares:
         raise ConfigError("splits: found test alone, but train/ and test/ of the folder are kept apart; give train, or train and val")
@@ -123,15 +121,15 @@ def prepare_folder(records: str | Path, out: str | Path, splits: Mapping[str, fl
         dropped: Counter[str] = Counter()
         coverage: Counter[str] = Counter()
         values = empty = 0
-        with pq.ParquetWriter(folder / "vitals.parquet", _SCHEMA) as writer:
+        with pq.ParquetWriter(folder / "vitals.parquet", LONG) as writer:
             for start in range(0, len(episodes), _GROUP):
                 rows = [list(_read_episode(episode, dropped)) for episode in episodes[start : start + _GROUP]]
                 coverage.update(variable for episode in rows for variable in {row[2] for row in episode})
                 empty += sum(not episode for episode in rows)
                 flat = [row for episode in rows for row in episode]
                 values += len(flat)
-                columns = list(zip(*flat, strict=True)) or [()] * len(_SCHEMA)
-                writer.write_table(pa.table(dict(zip(_SCHEMA.names, columns, strict=True)), schema=_SCHEMA))
+                columns = list(zip(*flat, strict=True)) or [()] * len(LONG)
+                writer.write_table(pa.table(dict(zip(LONG.names, columns, strict=True)), schema=LONG))
         labels = {str(name): int(manifest[name].sum()) for name in manifest.columns[3:]}
         summary = FolderSummary(
             out=out,

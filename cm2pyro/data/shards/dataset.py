@@ -117,12 +117,7 @@ class StreamedDataset:
 
     def datasets(self) -> Iterator[Dataset]:
         """Every part in order, the next read ahead."""
-        with ThreadPoolExecutor(1) as pool:
-            ahead = [pool.submit(self.load, part) for part in self.parts[:1]]
-            for i in range(len(self.parts)):
-                found = ahead.pop().result()
-                ahead += [pool.submit(self.load, part) for part in self.parts[i + 1 : i + 2]]
-                yield found
+        return self._ahead([[part] for part in self.parts])
 
     def sample(self, limit: int | None = None) -> Dataset:
         """A random sample in memory: at most `HELD_ROWS` rows and about `HELD_BYTES` of tensors; all rows in order if they fit.
@@ -230,6 +225,8 @@ class StreamedDataset:
         return windows
 
     def _ahead(self, windows: list[list[Part]]) -> Iterator[Dataset]:
+        """Each window as one data set; a thread reads the next while the caller uses one."""
+
         def load(parts: list[Part]) -> Dataset:
             return joined([self.load(part) for part in parts])
 

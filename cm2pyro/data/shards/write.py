@@ -186,18 +186,9 @@ def _files(path: Path, frame: pd.DataFrame, columns: Sequence[str], out: Path) -
     cells: dict[str, Path] = {}
     for column in columns:
         for row, cell in zip(frame.index, frame[column], strict=True):
-            # As the readers do: what is no file here is a note or a vector.
-            if (
-                cell in cells
-                or not cell
-                or len(cell) > _LONGEST_NAME
-                or "\n" in cell
-                or cell.startswith("[")
-                or not _is_file(path.parent, cell)
-            ):
-                continue
-            cells[cell] = inside(path.parent, cell, f"{path}, row {row}, column '{one_line(column, 60)}'")
-            found.add(column)
+            if cell not in cells and _is_file(path.parent, cell):
+                cells[cell] = inside(path.parent, cell, f"{path}, row {row}, column '{one_line(column, 60)}'")
+                found.add(column)
     if cells:
         with pq.ParquetWriter(out, _FILE, compression="zstd") as writer:
             names, contents, size = [], [], 0
@@ -214,6 +205,9 @@ def _files(path: Path, frame: pd.DataFrame, columns: Sequence[str], out: Path) -
 
 
 def _is_file(root: Path, cell: str) -> bool:
+    """Whether a cell names a file, as the readers see it: what names none is a note or a vector."""
+    if not cell or len(cell) > _LONGEST_NAME or "\n" in cell or cell.startswith("["):
+        return False
     try:
         return (root / cell).is_file()
     except (OSError, ValueError):
