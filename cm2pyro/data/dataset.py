@@ -152,6 +152,7 @@ class Dataset:
         return replace(self, observed=observed)
 
     def batch(self, rows: Tensor) -> Batch:
+        """The rows at these positions (B,)."""
         labels = self.labels[rows]
         return Batch(
             {name: {view: x[rows] for view, x in views.items()} for name, views in self.inputs.items()},

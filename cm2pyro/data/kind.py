@@ -75,7 +75,9 @@ class Kind:
         return []
 
     def state(self) -> dict[str, Any]:
+        """What was learned, as plain JSON; known once fitted."""
         raise NotImplementedError
 
     def load(self, state: dict[str, Any]) -> None:
+        """Take over what another of this kind has learned. Raises ValueError, or whatever Python does, where it is no such state."""
         raise NotImplementedError

@@ -39,6 +39,7 @@ class Manifest:
 
     @property
     def ids(self) -> list[str]:
+        """The sample_id of every row."""
         return self.frame["sample_id"].tolist()
 
     @property
@@ -160,6 +161,14 @@ def read_manifest(source: str | Path | pd.DataFrame) -> Manifest:
     manifest.require(["sample_id"], "every row needs one")
     if frame.empty:
         raise DataError(f"{name}: no rows; expected one row a sample; add them")
+    _check_ids(manifest)
+    _check_splits(manifest)
+    return manifest
+
+
+def _check_ids(manifest: Manifest) -> None:
+    """Every sample_id there once, and no id that a spreadsheet would run."""
+    frame, name = manifest.frame, manifest.name
     for row in _first(frame["sample_id"].str.strip() == ""):
         raise DataError(f"{name}, row {frame.index[row]}: sample_id is empty; expected one; give every row its own")
     for row in _first(frame["sample_id"].duplicated()):
@@ -171,26 +180,31 @@ def read_manifest(source: str | Path | pd.DataFrame) -> Manifest:
                 f"{manifest.where(row)}: {column} begins as a formula does, and spreadsheets that open predictions.csv would run it; "
                 "expected one that begins with none of = + - @, or a number; rename it"
             )
+
+
+def _check_splits(manifest: Manifest) -> None:
+    """Known splits, a subject in every row, and each subject in one split."""
+    frame = manifest.frame
     if "split" in frame:
         for row in _first(~frame["split"].isin(SPLITS)):
             found = one_line(frame["split"].iloc[row], _SHOWN)
             raise DataError(f"{manifest.where(row)}: split is '{found}'; expected one of {', '.join(SPLITS)}; correct it")
-    if "subject_id" in frame:
-        # Spaces around an id must not hide that a subject is in two splits.
-        subjects = frame["subject_id"].str.strip()
-        for row in _first(subjects == ""):
+    if "subject_id" not in frame:
+        return
+    # Spaces around an id must not hide that a subject is in two splits.
+    subjects = frame["subject_id"].str.strip()
+    for row in _first(subjects == ""):
+        raise DataError(
+            f"{manifest.where(row)}: subject_id is empty; expected the subject, or the sample_id if every sample is one; fill it"
+        )
+    if "split" in frame:
+        first_split = frame["split"].groupby(subjects).transform("first")
+        for row in _first(frame["split"] != first_split):
+            subject, here, there = one_line(subjects.iloc[row], _SHOWN), frame["split"].iloc[row], first_split.iloc[row]
             raise DataError(
-                f"{manifest.where(row)}: subject_id is empty; expected the subject, or the sample_id if every sample is one; fill it"
+                f"{manifest.where(row)}: subject '{subject}' is in splits {there} and {here}; expected one split a subject; "
+                "assign splits by subject"
             )
-        if "split" in frame:
-            first_split = frame["split"].groupby(subjects).transform("first")
-            for row in _first(frame["split"] != first_split):
-                subject, here, there = one_line(subjects.iloc[row], _SHOWN), frame["split"].iloc[row], first_split.iloc[row]
-                raise DataError(
-                    f"{manifest.where(row)}: subject '{subject}' is in splits {there} and {here}; expected one split a subject; "
-                    "assign splits by subject"
-                )
-    return manifest
 
 
 def _first(wrong: pd.Series) -> NDArray[np.int64]:

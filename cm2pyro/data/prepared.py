@@ -47,6 +47,7 @@ class Preparation:
 
     @property
     def names(self) -> tuple[str, ...]:
+        """The modalities, in the order of the config."""
         return tuple(self.kinds)
 
     def fit(self, manifest: Manifest, train: NDArray[np.int64]) -> Dataset:

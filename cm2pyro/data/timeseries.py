@@ -64,18 +64,22 @@ class TimeSeries(Kind):
 
     @property
     def window(self) -> float:
+        """Hours from the start that are read."""
         return self.modality.hours or HOURS
 
     @property
     def bin_hours(self) -> float:
+        """Width of a bin."""
         return self.modality.bin_hours or BIN_HOURS
 
     @property
     def bins(self) -> int:
+        """T, the number of bins; the last may reach beyond the window."""
         return max(1, int(np.ceil(self.window / self.bin_hours - 1e-9)))
 
     @property
     def numeric(self) -> tuple[str, ...]:
+        """Variables that are no categories; known once fitted."""
         return tuple(name for name in self.names if name not in self.codes)
 
     @property

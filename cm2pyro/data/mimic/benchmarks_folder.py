@@ -11,7 +11,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import pandas as pd
@@ -118,18 +118,7 @@ def prepare_folder(records: str | Path, out: str | Path, splits: Mapping[str, fl
         manifest[label] = [e.labels[label] for e in episodes]
 
     with fresh_folder(out, overwrite, "manifest.csv") as folder:
-        dropped: Counter[str] = Counter()
-        coverage: Counter[str] = Counter()
-        values = empty = 0
-        with pq.ParquetWriter(folder / "vitals.parquet", LONG) as writer:
-            for start in range(0, len(episodes), _GROUP):
-                rows = [list(_read_episode(episode, dropped)) for episode in episodes[start : start + _GROUP]]
-                coverage.update(variable for episode in rows for variable in {row[2] for row in episode})
-                empty += sum(not episode for episode in rows)
-                flat = [row for episode in rows for row in episode]
-                values += len(flat)
-                columns = list(zip(*flat, strict=True)) or [()] * len(LONG)
-                writer.write_table(pa.table(dict(zip(LONG.names, columns, strict=True)), schema=LONG))
+        counts = _write_vitals(episodes, folder / "vitals.parquet")
         labels = {str(name): int(manifest[name].sum()) for name in manifest.columns[3:]}
         summary = FolderSummary(
             out=out,
@@ -138,10 +127,10 @@ def prepare_folder(records: str | Path, out: str | Path, splits: Mapping[str, fl
             patients=int(manifest["subject_id"].nunique()),
             splits={name: int((manifest["split"] == name).sum()) for name in ("train", "val", "test") if (manifest["split"] == name).any()},
             labels=labels,
-            empty=empty,
-            values=values,
-            coverage={name: coverage[name] for name in VARIABLES},
-            dropped=dict(sorted(dropped.items())),
+            empty=counts.empty,
+            values=counts.values,
+            coverage={name: counts.coverage[name] for name in VARIABLES},
+            dropped=dict(sorted(counts.dropped.items())),
             own_val=own_val,
         )
         content = {"source": "mimic3-benchmarks", "fractions": splits, "seed": seed} | asdict(summary)
@@ -215,6 +204,30 @@ def _split(records: Path, parts: dict[str, list[_Episode]], shares: Mapping[str,
         assigned = assign_splits(training.values(), {name: share / total for name, share in shares.items()}, seed)
         split_of |= {sample: assigned[subject] for sample, subject in training.items()}
     return split_of, False
+
+
+@dataclass
+class _Counts:
+    """Of `FolderSummary`: episodes without a value, values, episodes by variable, values left out."""
+
+    empty: int = 0
+    values: int = 0
+    coverage: Counter[str] = field(default_factory=Counter)
+    dropped: Counter[str] = field(default_factory=Counter)
+
+
+def _write_vitals(episodes: list[_Episode], path: Path) -> _Counts:
+    counts = _Counts()
+    with pq.ParquetWriter(path, LONG) as writer:
+        for start in range(0, len(episodes), _GROUP):
+            rows = [list(_read_episode(episode, counts.dropped)) for episode in episodes[start : start + _GROUP]]
+            counts.coverage.update(variable for episode in rows for variable in {row[2] for row in episode})
+            counts.empty += sum(not episode for episode in rows)
+            flat = [row for episode in rows for row in episode]
+            counts.values += len(flat)
+            columns = list(zip(*flat, strict=True)) or [()] * len(LONG)
+            writer.write_table(pa.table(dict(zip(LONG.names, columns, strict=True)), schema=LONG))
+    return counts
 
 
 def _read_episode(episode: _Episode, dropped: Counter[str]) -> Iterator[tuple[str, float, str, float]]:

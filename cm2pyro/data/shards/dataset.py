@@ -47,6 +47,7 @@ class Remarks:
         self._lines: dict[str, tuple[str, int]] = {}
 
     def add(self, lines: list[str]) -> None:
+        """Those of another shard."""
         for line in lines:
             sort = re.sub(r"[\d,.]+", "#", line.partition(", first ")[0])
             first, count = self._lines.get(sort, (line, 0))
@@ -65,6 +66,7 @@ class Remarks:
         return whole
 
     def lines(self) -> list[str]:
+        """One of each sort, and how many shards had one alike."""
         return [line if count == 1 else f"{line} (one shard; {count - 1} more alike)" for line, count in self._lines.values()]
 
 

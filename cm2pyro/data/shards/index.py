@@ -108,6 +108,7 @@ class Shards:
 
     @property
     def name(self) -> str:
+        """The folder, for messages."""
         return str(self.folder)
 
     def of(self, split: str | None) -> list[Shard]:
@@ -115,6 +116,7 @@ class Shards:
         return [shard for shard in self.index.shards if split is None or shard.split == split]
 
     def rows(self, split: str | None) -> int:
+        """How many rows a split has; all rows for None."""
         return sum(shard.rows for shard in self.of(split))
 
     def frame(self, shard: Shard, columns: Sequence[str]) -> pd.DataFrame:
@@ -191,6 +193,7 @@ def is_shards(source: Any) -> TypeGuard[str | Path]:
 
 
 def checksum(path: Path) -> str:
+    """SHA-256 of a file's bytes."""
     with open_regular(path) as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()
 
