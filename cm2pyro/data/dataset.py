@@ -66,7 +66,7 @@ class Batch:
         else:
             mine, whole = observed[self.share.start : self.share.start + self.share.rows], observed
         there = transferred(mine, self.observed.device)
-        return replace(self, observed=there, recorded=self.found, host=None if self.host is None else mine, whole=whole)
+        return replace(self, observed=there, recorded=self.available, host=None if self.host is None else mine, whole=whole)
 
     @property
     def mask(self) -> Tensor:
@@ -91,7 +91,7 @@ class Batch:
         return transferred(rows, self.observed.device) if len(rows) else None
 
     @property
-    def found(self) -> Tensor:
+    def available(self) -> Tensor:
         """(B, M) bool: what the data have, whatever was hidden in training."""
         return self.observed if self.recorded is None else self.recorded
 
