@@ -128,7 +128,7 @@ class Base:
         self.say(f"{len(rows)} rows with split '{split}' of {manifest.name}")
         return manifest.take(rows)
 
-    def _say_remarks(self) -> None:
+    def _say_notes(self) -> None:
         for remark in self.preparation.remarks:
             self.say(remark)
         self.preparation.remarks.clear()

@@ -248,7 +248,7 @@ class Fitted(Streamed):
         if with_label < len(val):
             stop = f"only these {with_label} stop the fit" if with_label else "every epoch is run"
             self.say(f"{with_label} of {len(val)} validation rows have a label: {stop}")
-        self._say_remarks()
+        self._say_notes()
         for name, encoder in zip(self.names, self.program.guide.encoders(), strict=True):
             for line in encoder.remarks:
                 self.say(f"modality {name}: encoder {line}")

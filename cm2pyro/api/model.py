@@ -81,7 +81,7 @@ class CM2(Posterior, PriorChecks):
         if draws < 1:
             raise ConfigError(f"draws: found {draws}, expected 1 or more")
         dataset = self.preparation.transform(self._rows(read_manifest(data), split), labels=False)
-        self._say_remarks()
+        self._say_notes()
         return dataset
 
     def evaluate(
@@ -135,7 +135,7 @@ class CM2(Posterior, PriorChecks):
         manifest = self._rows(manifest, split)
         cells = {column: read_column(manifest, self.preparation.kinds, column) for column in by}
         dataset = self.preparation.transform(manifest, labels=True)
-        self._say_remarks()
+        self._say_notes()
         labelled = dataset.labelled.nonzero()[:, 0].tolist()
         if not labelled:
             columns = "', '".join(self.config.task.columns)
@@ -183,7 +183,7 @@ class CM2(Posterior, PriorChecks):
         if not len(manifest):
             raise DataError(f"{manifest.name}: has no rows; a report needs some")
         dataset = self.preparation.transform(manifest, labels=all(column in manifest.frame for column in self.config.task.columns))
-        self._say_remarks()
+        self._say_notes()
         labelled = dataset.labelled.nonzero()[:, 0].numpy()
         evaluation = self._evaluation(dataset.take(labelled.tolist()), draws) if len(labelled) else None
         splits = manifest.frame["split"].to_numpy(dtype=str) if "split" in manifest.frame else np.full(len(manifest), "")
@@ -209,7 +209,7 @@ class CM2(Posterior, PriorChecks):
         manifest = read_manifest(data)
         manifest = self._stopping(manifest) if split is None else self._rows(manifest, split)
         dataset = self.preparation.transform(manifest, labels=True)
-        self._say_remarks()
+        self._say_notes()
         return self._recalibrate(dataset, method, draws)
 
     def validate(self, data: Source, bootstrap: int = 0, draws: int = 100) -> Evaluation:
@@ -217,7 +217,7 @@ class CM2(Posterior, PriorChecks):
         if is_shards(data):
             return self.evaluate(data, "val", bootstrap=bootstrap, draws=draws)
         dataset = self.preparation.transform(self._stopping(read_manifest(data)), labels=True)
-        self._say_remarks()
+        self._say_notes()
         if self.mask is not None:
             kept = self.mask.set_index("sample_id").loc[list(dataset.ids), list(self.names)].to_numpy(dtype=bool)
             dataset = dataset.with_observed(dataset.observed & torch.tensor(kept))
@@ -248,7 +248,7 @@ class CM2(Posterior, PriorChecks):
         """
         manifest = self._rows(read_manifest(data), split)
         dataset = self.preparation.transform(manifest, labels=False)
-        self._say_remarks()
+        self._say_notes()
         z = latents(self.program, dataset, seed=self.config.fit.seed)
         fit = self.config.fit
         return family_posterior(
@@ -289,7 +289,7 @@ class CM2(Posterior, PriorChecks):
                 raise ConfigError(f"{key}: the config differs from the run, whose latents are used; expected the same; give one of the two")
         manifest = self._rows(read_manifest(data), split)
         dataset = self.preparation.transform(manifest, labels=False)
-        self._say_remarks()
+        self._say_notes()
         z = latents(self.program, dataset, seed=config.fit.seed)
         subjects = torch.from_numpy(subject_codes(dataset.subjects, len(dataset)))
         fit = config.fit

@@ -70,7 +70,7 @@ class Posterior(Fitted):
     def _known(self, manifest: Manifest) -> Rows:
         has = all(column in manifest.frame for column in self.config.task.columns)
         dataset = self.preparation.transform(manifest, labels=has)
-        self._say_remarks()
+        self._say_notes()
         splits = manifest.frame["split"].to_numpy(dtype=str) if "split" in manifest.frame else np.full(len(manifest), "")
         # What a fit held out of the split `train` stopped it, as rows of `val` do.
         splits = np.where(np.isin(manifest.ids, self.holdout.get("samples", [])), "val", splits)

@@ -191,7 +191,7 @@ class PriorChecks(Fitted):
         train = train.take([i for i, name in enumerate(train.ids) if name not in held])
         labels = all(column in manifest.frame for column in self.config.task.columns)
         dataset = self.preparation.transform(train, labels=labels)
-        self._say_remarks()
+        self._say_notes()
         if self.mask is None:
             return dataset
         rows = {name: i for i, name in enumerate(self.mask["sample_id"])}
