@@ -250,7 +250,7 @@ class Fitted(Streamed):
             self.say(f"{with_label} of {len(val)} validation rows have a label: {stop}")
         self._say_notes()
         for name, encoder in zip(self.names, self.program.guide.encoders(), strict=True):
-            for line in encoder.said:
+            for line in encoder.remarks:
                 self.say(f"modality {name}: encoder {line}")
         if self.program.model.missingness is not None:
             self.say(

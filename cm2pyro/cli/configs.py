@@ -26,7 +26,7 @@ def list_() -> None:
 @click.option("--out", type=click.Path(path_type=Path), default="configs", show_default=True, help="The folder to write to.")
 @click.option("--overwrite", is_flag=True, help="Replace files that differ.")
 def copy(names: tuple[str, ...], out: Path, overwrite: bool) -> None:
-    """Copy the configs NAMES, by default all, and what they are based on, to a folder where you can change them."""
+    """Copy the configs NAMES, by default all, and the files that they name, to a folder where you can change them."""
     from cm2pyro import shipped
 
     for path in shipped.copy(names, out, overwrite):
