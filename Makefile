@@ -56,7 +56,7 @@ floor: $(VENV)/.check
 	$(BIN)/uv pip install --python .venv-floor/bin/python --resolution lowest-direct --editable '.[test]'
 	.venv-floor/bin/python -m pytest -p no:xdist $(or $(TESTS),$(FLOOR))
 
-FLOOR := tests/test_config.py tests/test_shipped_configs.py tests/cli/test_commands.py tests/cli/test_diagnose.py tests/cli/test_prepare.py \
+FLOOR := tests/test_config.py tests/test_config_file.py tests/test_shipped_configs.py tests/cli/test_commands.py tests/cli/test_diagnose.py tests/cli/test_prepare.py \
 	tests/data/test_image.py tests/data/test_text.py tests/encoders tests/distributions/copulas/test_contract.py tests/guides \
 	tests/inference/test_fit.py tests/inference/test_bayes.py tests/diagnostics/test_inference_data.py tests/trackers
 

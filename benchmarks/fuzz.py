@@ -70,8 +70,9 @@ class Targets:
         from cm2pyro.api import CM2
         from cm2pyro.config import Config
         from cm2pyro.data.check import describe
-        from cm2pyro.data.manifest import read_manifest, read_table
+        from cm2pyro.data.manifest import read_manifest
         from cm2pyro.data.physionet2012_records import read_outcomes, read_records
+        from cm2pyro.data.table import read_table
         from cm2pyro.diagnostics import comparison
         from cm2pyro.encoders import check_encoders
         from cm2pyro.models import check_model

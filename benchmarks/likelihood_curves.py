@@ -89,7 +89,7 @@ def curves(separation: float, samples: int, seed: int) -> tuple[dict[str, np.nda
     joint, _ = maximise(STRUCTURE, PRIORS, true, everything, z, observed)
     profile = [path(joint, taus, MARGINS, z, observed) for taus in (GRID, GRID[::-1])]
     profile.append({tau: path(true, np.array([tau]), MARGINS, z, observed)[tau] for tau in GRID})
-    apart, _ = maximise(STRUCTURE, PRIORS, true, MARGINS, z, observed, apart=True)
+    apart, _ = maximise(STRUCTURE, PRIORS, true, MARGINS, z, observed, margins_only=True)
     ifm = path(apart, GRID, [sites.WEIGHTS], z, observed)
     second, _ = maximise(STRUCTURE, PRIORS, apart, [sites.WEIGHTS, sites.COPULA], z, observed)
     found = {

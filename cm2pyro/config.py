@@ -109,6 +109,8 @@ class Alignment(Section):
 
 
 class Fusion(Open):
+    """How the latents of all modalities become the features of the outcome. Further keys are the fusion's options."""
+
     kind: str = "lstm"
 
 

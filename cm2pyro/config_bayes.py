@@ -8,10 +8,14 @@ from cm2pyro.config_base import Number, Open, Positive, PositiveInt, Section
 
 
 class Latent(Section):
+    """The latent of every modality."""
+
     dim: PositiveInt = 32
 
 
 class CopulaPrior(Section):
+    """What ties the modalities' latents inside a component."""
+
     family: str = "gaussian"  # or `mixture`, of `families`
     families: Annotated[list[str], Field(min_length=2)] | None = None
     tied: bool = False  # one copula for all latent dimensions
@@ -19,6 +23,8 @@ class CopulaPrior(Section):
 
 
 class MixturePrior(Section):
+    """The prior of the latents: a Gaussian mixture for each modality, joined by a copula."""
+
     kind: Literal["mixture", "standard"] = "mixture"  # standard: N(0, I), of which nothing is learned; an ablation
     components: PositiveInt = 3
     coupling: Literal["shared", "full"] = "shared"
@@ -63,6 +69,8 @@ class Priors(Section):
 
 
 class Guide(Section):
+    """The variational family: of the latents of a row, of missing ones, of the global sites."""
+
     local: Literal["normal", "delta"] = "normal"
     missing: Literal["conditional", "amortized", "marginal", "mean", "zero"] = "conditional"
     # lowrank, fullrank, flow: normals with dependence, a flow. nuts: points while the encoders learn, then draws given them, see Nuts.

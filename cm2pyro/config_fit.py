@@ -13,7 +13,12 @@ def _distinct(names: tuple[str, ...]) -> tuple[str, ...]:
     return names
 
 
+Distinct = Annotated[tuple[str, ...], AfterValidator(_distinct)]
+
+
 class Fit(Section):
+    """How long, how fast and with what care the parameters are learned."""
+
     epochs: PositiveInt = 50
     batch_size: PositiveInt = 64
     lr: Positive = 1e-3
@@ -38,7 +43,5 @@ class Fit(Section):
     compile: bool = False  # encoders through torch.compile
     deterministic: bool = False  # the same fit gives the same bits on the same machine; an operation that cannot is refused
     recalibration: str = "none"  # or temperature, isotonic: bends the probabilities after the fit, on the validation rows
-    trackers: Annotated[
-        tuple[str, ...], AfterValidator(_distinct)
-    ] = ()  # tensorboard, mlflow, wandb: told every epoch, each an extra of the package
+    trackers: Distinct = ()  # tensorboard, mlflow, wandb: told every epoch, each an extra of the package
     seed: Annotated[int, Number, Field(ge=0, lt=2**32)] = 0  # the range that numpy and scikit-learn take

@@ -12,6 +12,8 @@ from pathlib import Path
 
 from cm2pyro.errors import ConfigError, DataError
 
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
+
 
 @contextmanager
 def atomic(path: str | Path) -> Iterator[Path]:
@@ -46,9 +48,6 @@ def atomic(path: str | Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
-
-
 def not_written(reason: str) -> str:
     """What to say of a file whose disk gave up."""
     return f"cannot be written ({reason}); what was there before stays; free space, or name another folder"
@@ -62,7 +61,7 @@ def _to_disk(path: Path) -> None:
         os.close(handle)
 
 
-def sweep(folder: Path, names: Iterable[str]) -> None:
+def remove_leftovers(folder: Path, names: Iterable[str]) -> None:
     """Delete what a killed process left of files that `atomic` was to write under these names."""
     for name in names:
         path = folder / name
@@ -157,8 +156,8 @@ def _umask() -> int:
     return umask
 
 
-def check_out_folder(out: Path, overwrite: bool, ours: str) -> None:
-    """Refuse an output folder that would lose something; see `fresh_folder`."""
+def check_out_folder(out: Path, overwrite: bool, ours: str, inputs: Iterable[Path] = ()) -> None:
+    """Refuse an output folder that would lose something, see `fresh_folder`, or in which one of `inputs` lies."""
     if not out.exists():
         return
     if not out.is_dir():
@@ -169,3 +168,6 @@ def check_out_folder(out: Path, overwrite: bool, ours: str) -> None:
         raise ConfigError(f"{out}: the folder is not empty; pass --overwrite to replace it or name another")
     if not (out / ours).exists():
         raise ConfigError(f"{out}: --overwrite replaces only a folder that holds {ours}, and this one does not; name another")
+    for source in inputs:
+        if source.resolve().is_relative_to(out.resolve()):
+            raise ConfigError(f"{out}: holds the input {source}; name another output folder")

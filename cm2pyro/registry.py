@@ -100,6 +100,7 @@ class Registry(Generic[Entry]):
         self.register(name, entry)
 
     def names(self) -> list[str]:
+        """Registered names, in alphabetical order."""
         return sorted(self._entries)
 
     def get(self, name: str, where: str = "", foreign: bool = True) -> Entry:

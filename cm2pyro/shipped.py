@@ -26,7 +26,7 @@ def names() -> dict[str, str]:
 
 
 def copy(wanted: Iterable[str], out: Path, overwrite: bool = False) -> list[Path]:
-    """Copy configs, and those that they are based on or name as variants, to a folder; the paths written.
+    """Copy configs, and those that they name, to a folder; the paths written.
 
     Args:
         wanted: names; none of them for all. out: made if it is not there.
@@ -41,7 +41,7 @@ def copy(wanted: Iterable[str], out: Path, overwrite: bool = False) -> list[Path
         plain = name.removesuffix(".yaml")
         if plain not in known:
             raise ConfigError(f"unknown config '{name}'; {nearest(plain, known)}")
-        chosen |= _with_bases(folder() / f"{plain}.yaml")
+        chosen |= _with_named(folder() / f"{plain}.yaml")
     for path, text in chosen.items():
         target = out / path
         if target.exists() and not overwrite and (not target.is_file() or target.read_bytes() != text.encode()):
@@ -59,15 +59,15 @@ def _make(place: Path) -> None:
         raise DataError(f"{place}: cannot be made ({error.strerror}); name another folder with --out") from error
 
 
-def _with_bases(path: Path) -> dict[Path, str]:
-    """Relative path -> text, of a config, all that it is based on, and the files of changes that it names as variants."""
+def _with_named(path: Path) -> dict[Path, str]:
+    """Relative path -> text, of a config and of all that it needs: its base, and in an experiment the files of its variants and
+    published numbers."""
     text = path.read_text(encoding="utf-8")
     found = {path.relative_to(folder()): text}
-    content = yaml.safe_load(text)
-    variants = content.get("variants", {}).values()
-    for name in (content.get("base"), *(changes for changes in variants if isinstance(changes, str))):
-        if name is not None:
-            found |= _with_bases((path.parent / name).resolve())
+    raw = yaml.safe_load(text)
+    for name in (raw.get("base"), *raw.get("variants", {}).values(), raw.get("reference")):
+        if isinstance(name, str):
+            found |= _with_named((path.parent / name).resolve())
     return found
 
 

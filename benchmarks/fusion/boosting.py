@@ -11,7 +11,8 @@ from benchmarks.fusion.base import Options
 from benchmarks.fusion.folds import Fold, Mask
 from cm2pyro.data.embedding import Embedding
 from cm2pyro.data.kind import Kind
-from cm2pyro.data.manifest import Manifest, parse_numbers
+from cm2pyro.data.manifest import Manifest
+from cm2pyro.data.table import parse_numbers
 from cm2pyro.data.tabular import Tabular
 from cm2pyro.data.timeseries import TimeSeries, summaries
 from cm2pyro.errors import ConfigError

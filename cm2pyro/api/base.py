@@ -129,6 +129,6 @@ class Base:
         return manifest.take(rows)
 
     def _say_notes(self) -> None:
-        for note in self.preparation.notes:
-            self.say(note)
-        self.preparation.notes.clear()
+        for remark in self.preparation.remarks:
+            self.say(remark)
+        self.preparation.remarks.clear()

@@ -250,7 +250,7 @@ class Fitted(Streamed):
             self.say(f"{with_label} of {len(val)} validation rows have a label: {stop}")
         self._say_notes()
         for name, encoder in zip(self.names, self.program.guide.encoders(), strict=True):
-            for line in encoder.said:
+            for line in encoder.remarks:
                 self.say(f"modality {name}: encoder {line}")
         if self.program.model.missingness is not None:
             self.say(
@@ -332,7 +332,7 @@ class Fitted(Streamed):
             program.chains = read_chains(member_folder(folder, i), checkpoint.digest(tensors))
             if program.chains is None and config.guide.globals == "nuts":
                 say(f"{folder}: holds no draws of the global sites, the fit was cut; points are used; fit --resume goes on")
-            program.apart = bool(header.get("apart", False))  # a fit that was cut before its second step
+            program.margins_only = bool(header.get("apart", False))  # a fit that was cut before its second step
             loaded._programs.append(program.eval())
         loaded.history = run.read_history(folder)
         loaded.snapshots.read(folder)

@@ -22,7 +22,7 @@ from cm2pyro.encoders import ENCODERS, check_encoders
 from cm2pyro.errors import ConfigError, DataError
 from cm2pyro.inference import prior_predictive as predictive
 from cm2pyro.inference.frozen import frozen_potential
-from cm2pyro.inference.mixture_draws import densities, named_quantities, posterior_values
+from cm2pyro.inference.mixture_draws import densities, named_quantities, site_draws
 from cm2pyro.inference.power_scaling import MOST_K, PowerScaling, power_scaling
 from cm2pyro.inference.refits import FITTED, OWN, refits
 from cm2pyro.inference.start import standard_values
@@ -154,7 +154,7 @@ class PriorChecks(Fitted):
         scaling = None
         if program.random:
             potential = frozen_potential(program, dataset, config.fit.seed, "power-scaling")
-            values = posterior_values(program, draws, config.fit.seed)
+            values = site_draws(program, draws, config.fit.seed)
             log_priors, log_likelihood = densities(potential, values)
             quantities = named_quantities(program.structure, values, dataset.names)
             scaling = power_scaling(_numpy(quantities), _numpy(log_priors), log_likelihood.cpu().numpy())

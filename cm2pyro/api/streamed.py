@@ -14,7 +14,7 @@ import torch
 from cm2pyro.api.base import Base
 from cm2pyro.data.dataset import Dataset, joined
 from cm2pyro.data.missingness import Mechanism, hiding_probability
-from cm2pyro.data.shards.dataset import Notes, Part, StreamedDataset, chosen
+from cm2pyro.data.shards.dataset import Part, Remarks, StreamedDataset, chosen
 from cm2pyro.data.shards.index import Shards
 from cm2pyro.data.shards.learn import learn, training_parts
 from cm2pyro.data.subgroups import group_rows, read_column
@@ -22,8 +22,8 @@ from cm2pyro.diagnostics.evaluation import Evaluation
 from cm2pyro.errors import ConfigError, DataError
 from cm2pyro.files import atomic
 from cm2pyro.inference import distributed
-from cm2pyro.inference.frame import prediction_columns, report_columns
 from cm2pyro.inference.predict import Prediction, predict
+from cm2pyro.inference.prediction_columns import prediction_columns, report_columns
 from cm2pyro.inference.variance import Decomposition, VarianceSplit
 
 EVALUATED = 100_000  # rows that metrics are computed from, a random sample of subjects where there are more
@@ -86,7 +86,7 @@ class Streamed(Base):
                     prediction = predict(programs, dataset, draws, self.config.fit.seed, recalibrate=self._map, also=parts.add)
                     frame = self._frame(dataset, prediction, parts.result())
             yield from (found for found in distributed.every(frame) if found is not None)
-        for line in Notes.merged(distributed.every(rows.notes)).lines():
+        for line in Remarks.merged(distributed.every(rows.remarks)).lines():
             self.say(line)
 
     def predict_to(self, data: str | Path, out: str | Path, draws: int = 100, split: str | None = None) -> int:
@@ -168,7 +168,7 @@ class Streamed(Base):
                         keep = noise[text].random(probability.shape) >= probability
                         masked = dataset.with_observed(dataset.observed & torch.from_numpy(keep))
                     held.add(masked, predict(self.programs, masked, draws, self.config.fit.seed, recalibrate=self._map))
-        for line in stream.notes.lines():
+        for line in stream.remarks.lines():
             self.say(line)
         total = sum(map(len, parts))
         if total < len(stream):
@@ -193,8 +193,8 @@ class Streamed(Base):
         with stream.source.manifest(part.shard, part.rows) as manifest:
             dataset = self.preparation.transform(manifest, labels=True)
             yield dataset, {column: read_column(manifest, self.preparation.kinds, column) for column in by}
-        stream.notes.add(self.preparation.notes)
-        self.preparation.notes.clear()
+        stream.remarks.add(self.preparation.remarks)
+        self.preparation.remarks.clear()
 
 
 class _Gathered:

@@ -22,17 +22,17 @@ def describe(manifest: Manifest, config: Config, views: dict[str, tuple[str, ...
         lines = describe_labels(task, classes, read_labels(manifest, task, classes))
     preparation = Preparation.from_config(config, views)
     patterns = Counter(tuple(row) for row in preparation.observed(manifest).tolist())
-    return lines + describe_observed(preparation.names, patterns, preparation.notes)
+    return lines + describe_observed(preparation.names, patterns, preparation.remarks)
 
 
-def describe_observed(names: Sequence[str], patterns: Counter[tuple[bool, ...]], notes: list[str]) -> list[str]:
+def describe_observed(names: Sequence[str], patterns: Counter[tuple[bool, ...]], remarks: list[str]) -> list[str]:
     """How many rows have each modality, what readers had to say, and the patterns that occur: all that could would be 2^M."""
     rows = patterns.total()
     lines = []
     for m, name in enumerate(names):
         seen = sum(count for pattern, count in patterns.items() if pattern[m])
         lines.append(f"modality {name}: {seen} of {rows} rows ({seen / rows:.1%})" + ("" if seen else f"; {PREDICT_ONLY}"))
-    lines += notes
+    lines += remarks
     for pattern in sorted(patterns, reverse=True) if len(names) > 1 else []:
         there = " + ".join(name for name, has in zip(names, pattern, strict=True) if has) or "nothing observed"
         lines.append(f"  {there}: {patterns[pattern]} rows")

@@ -51,9 +51,9 @@ def joined(columns: Sequence[Column]) -> Column:
     """The rows of all, one after the other; columns of one view are of one sort."""
     if len(columns) == 1:
         return columns[0]
-    sparse = [column if isinstance(column, Sparse) else _as_sparse(column) for column in columns if isinstance(columns[0], Sparse)]
-    if not sparse:
+    if isinstance(columns[0], Tensor):
         return torch.cat([column if isinstance(column, Tensor) else column[torch.arange(len(column))] for column in columns])
+    sparse = [column if isinstance(column, Sparse) else _as_sparse(column) for column in columns]
     starts = [0]
     for column in sparse:
         starts.append(starts[-1] + len(column.values))

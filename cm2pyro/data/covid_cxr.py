@@ -29,7 +29,7 @@ from cm2pyro.data.covid_cxr_records import (
 )
 from cm2pyro.data.formulas import inert
 from cm2pyro.data.splits import assign_splits, check_fractions
-from cm2pyro.errors import ConfigError, DataError
+from cm2pyro.errors import DataError
 from cm2pyro.files import check_out_folder, fresh_folder
 from cm2pyro.registry import one_line
 
@@ -121,29 +121,14 @@ def prepare(
     """
     records, out = Path(records), Path(out)
     splits = check_fractions(splits)
-    check_out_folder(out, overwrite, "manifest.csv")
+    check_out_folder(out, overwrite, "manifest.csv", (records, records / "images"))
     if not records.is_dir():
         raise DataError(f"{records}: is no folder; name the folder of the collection, which holds metadata.csv and images/")
-    for source in (records, records / "images"):
-        if source.resolve().is_relative_to(out.resolve()):  # --overwrite would delete it
-            raise ConfigError(f"{out}: holds the input {source}; name another output folder")
 
     metadata = read_metadata(records / "metadata.csv")
     samples, paths, dropped, first_missing = _samples(records, metadata)
-    ids = samples["filename"].tolist()
-    labels = [str(label_of(finding)) for finding in samples["finding"]]
-    subjects = [SAME_PERSON.get(patient, patient) for patient in samples["patientid"]]
-    split_of = assign_splits(subjects, splits, seed)
+    manifest, blanked = _manifest(samples, splits, seed, blank)
     static, values_dropped, first_text = clean_static(samples, metadata)
-    notes: list[str] = samples["clinical_notes"].tolist()
-    tokens: list[int] = []
-    if blank:
-        pairs = [blank_names(note) for note in notes]
-        notes, tokens = [note for note, _ in pairs], [count for _, count in pairs]
-
-    manifest = pd.DataFrame({"sample_id": ids, "subject_id": subjects, "split": [split_of[s] for s in subjects], "label": labels})
-    manifest["image"] = [f"images/{name}" for name in ids]
-    manifest["note"] = [inert(note) for note in notes]
     label = manifest["label"]
     by_subject = label.groupby(manifest["subject_id"]).nunique()
     filled = static.notna().reset_index(drop=True)
@@ -165,12 +150,12 @@ def prepare(
         recorded={name: _by_label(label[filled[name]]) for name in (*NUMBERS, "sex", "view")},
         values_dropped=values_dropped,
         first_text=first_text,
-        blanked=_by_label(label[[count > 0 for count in tokens]]) if blank else None,
+        blanked=_by_label(label[blanked]) if blank else None,
         licences=dict(sorted(Counter(samples["license"].tolist()).items())),
     )
     with fresh_folder(out, overwrite, "manifest.csv") as folder:
         _copy(paths, folder / "images")
-        pq.write_table(static_table(ids, static), folder / "static.parquet")
+        pq.write_table(static_table(manifest["sample_id"].tolist(), static), folder / "static.parquet")
         _licences(samples).map(inert).to_csv(folder / "licences.csv", index=False, lineterminator="\n")
         rules = {"token": TOKEN, "names": NAMES} if blank else None
         content = {"source": "covid-cxr", "fractions": splits, "seed": seed} | asdict(summary)
@@ -212,6 +197,23 @@ def _samples(folder: Path, metadata: pd.DataFrame) -> tuple[pd.DataFrame, list[P
         )
     samples = metadata.loc[list(found)].sort_values("filename")
     return samples, [found[row] for row in samples.index], dropped, first
+
+
+def _manifest(samples: pd.DataFrame, splits: Mapping[str, float], seed: int, blank: bool) -> tuple[pd.DataFrame, list[bool]]:
+    """The rows of manifest.csv, and in which of their notes a name was blanked."""
+    ids = samples["filename"].tolist()
+    subjects = [SAME_PERSON.get(patient, patient) for patient in samples["patientid"]]
+    split_of = assign_splits(subjects, splits, seed)
+    notes = [blank_names(note) if blank else (note, 0) for note in samples["clinical_notes"]]
+    columns = {
+        "sample_id": ids,
+        "subject_id": subjects,
+        "split": [split_of[subject] for subject in subjects],
+        "label": [str(label_of(finding)) for finding in samples["finding"]],
+        "image": [f"images/{name}" for name in ids],
+        "note": [inert(note) for note, _ in notes],
+    }
+    return pd.DataFrame(columns), [count > 0 for _, count in notes]
 
 
 def _by_label(labels: pd.Series) -> dict[str, int]:

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from cm2pyro.data.manifest import parse_numbers
+from cm2pyro.data.table import parse_numbers
 from cm2pyro.errors import DataError
 from cm2pyro.registry import nearest, one_line
 

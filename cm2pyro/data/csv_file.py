@@ -1,5 +1,6 @@
 """CSV files, whole or a block at a time: strict, UTF-8, every record as wide as the header."""
 
+import codecs
 import csv
 import io
 from collections.abc import Iterable, Iterator
@@ -17,6 +18,10 @@ _MOST_BYTES = 2 << 30  # of a CSV that is read whole, which takes ten times that
 _LONGEST = 10_000_000  # characters of a cell or a line of one that is read in blocks: a quote that never closes would swallow the rest
 _BLOCK_ROWS, _BLOCK = 1 << 15, 4 << 20  # rows and characters of a block, about
 
+_NOT_UTF8, _UTF16 = "not UTF-8 text", "UTF-16 text, not UTF-8"
+_UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)  # both are no UTF-8
+_UTF16_TEXT = tuple(mark.decode("utf-8", "surrogateescape") for mark in _UTF16_MARKS)
+
 
 def read_columns(path: Path, where: str) -> tuple[dict[str, list[str]], list[int]]:
     """Columns of a CSV by name, and the row of each record in the file; every record is as wide as the header. Raises DataError.
@@ -29,7 +34,7 @@ def read_columns(path: Path, where: str) -> tuple[dict[str, list[str]], list[int
     except OSError as error:
         raise DataError(f"{where}: cannot be read ({error.strerror or error}); name a CSV or Parquet file") from error
     except UnicodeDecodeError as error:
-        raise _not_text(where, data.count(b"\n", 0, error.start) + 1) from error
+        raise _not_text(where, data.count(b"\n", 0, error.start) + 1, encoding_fault(data)) from error
     if "\0" in text:
         raise _nul(where, text.count("\n", 0, text.index("\0")) + 1)
     header: list[str] = []
@@ -80,6 +85,8 @@ class _Lines:
             line = text.readline(_LONGEST)
             if not line:
                 return
+            if number == 1 and line.startswith(_UTF16_TEXT):
+                raise _not_text(self.where, number, _UTF16)
             if "\0" in line:
                 raise _nul(self.where, number)
             if len(line) == _LONGEST:
@@ -88,7 +95,7 @@ class _Lines:
                 try:
                     line.encode()
                 except UnicodeEncodeError as error:
-                    raise _not_text(self.where, number) from error
+                    raise _not_text(self.where, number, _NOT_UTF8) from error
             self.characters += len(line)
             yield line
 
@@ -141,8 +148,13 @@ def _longest(characters: int) -> Iterator[None]:
         csv.field_size_limit(before)
 
 
-def _not_text(where: str, line: int) -> DataError:
-    return DataError(f"{where}, line {line}: not UTF-8 text; expected a CSV; save it as UTF-8")
+def encoding_fault(data: bytes) -> str:
+    """What bytes that are not UTF-8 seem to be."""
+    return _UTF16 if data.startswith(_UTF16_MARKS) else _NOT_UTF8
+
+
+def _not_text(where: str, line: int, fault: str) -> DataError:
+    return DataError(f"{where}, line {line}: {fault}; expected a CSV; save it as UTF-8 (in a spreadsheet: CSV UTF-8)")
 
 
 def _nul(where: str, line: int) -> DataError:

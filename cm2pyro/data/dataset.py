@@ -66,7 +66,7 @@ class Batch:
         else:
             mine, whole = observed[self.share.start : self.share.start + self.share.rows], observed
         there = transferred(mine, self.observed.device)
-        return replace(self, observed=there, recorded=self.found, host=None if self.host is None else mine, whole=whole)
+        return replace(self, observed=there, recorded=self.available, host=None if self.host is None else mine, whole=whole)
 
     @property
     def mask(self) -> Tensor:
@@ -91,7 +91,7 @@ class Batch:
         return transferred(rows, self.observed.device) if len(rows) else None
 
     @property
-    def found(self) -> Tensor:
+    def available(self) -> Tensor:
         """(B, M) bool: what the data have, whatever was hidden in training."""
         return self.observed if self.recorded is None else self.recorded
 
@@ -152,6 +152,7 @@ class Dataset:
         return replace(self, observed=observed)
 
     def batch(self, rows: Tensor) -> Batch:
+        """The rows at these positions (B,)."""
         labels = self.labels[rows]
         return Batch(
             {name: {view: x[rows] for view, x in views.items()} for name, views in self.inputs.items()},
@@ -164,9 +165,13 @@ class Dataset:
 
     def batches(self, size: int, generator: torch.Generator | None = None, skip: int = 0) -> Iterator[Batch]:
         """Every row once, in order, or shuffled by `generator`; the first `skip` batches are passed over."""
-        order = torch.arange(len(self)) if generator is None else torch.randperm(len(self), generator=generator)
-        for rows in order.split(size)[skip:]:
+        for rows in self._order(size, generator)[skip:]:
             yield self.batch(rows)
+
+    def _order(self, size: int, generator: torch.Generator | None) -> tuple[Tensor, ...]:
+        """Positions of the rows of every batch."""
+        order = torch.arange(len(self)) if generator is None else torch.randperm(len(self), generator=generator)
+        return order.split(size)
 
     def shares(self, size: int, generator: torch.Generator | None = None, skip: int = 0, rank: int = 0, world: int = 1) -> Iterator[Batch]:
         """As `batches`; of each the part that falls to one of `world` processes, as equal as can be.
@@ -176,8 +181,7 @@ class Dataset:
         if world == 1:
             yield from self.batches(size, generator, skip)
             return
-        order = torch.arange(len(self)) if generator is None else torch.randperm(len(self), generator=generator)
-        for rows in order.split(size)[skip:]:
+        for rows in self._order(size, generator)[skip:]:
             n = len(rows)
             if n < world:
                 share, mine = Share(rank, 0, n, n), rows

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from cm2pyro.data.columns import Columns
 from cm2pyro.data.kind import Kind, Learner
-from cm2pyro.data.manifest import Manifest, parse_numbers, read_table, strange_ids
+from cm2pyro.data.manifest import Manifest, strange_ids
 from cm2pyro.data.scaling import Moments, Standard
+from cm2pyro.data.table import parse_numbers, read_table
 from cm2pyro.errors import DataError
 from cm2pyro.registry import one_line
 
@@ -58,7 +59,7 @@ class Embedding(Kind):
             where = self.modality.table
             table = read_table(manifest.table(self.modality.table, self.name), where, numbers=True)
             frame = aligned(table, manifest, where)
-            self.notes += strange_ids(table["sample_id"], manifest, f"modality {self.name}: {where}")
+            self.remarks += strange_ids(table["sample_id"], manifest, f"modality {self.name}: {where}")
         fitted = getattr(self, "names", [])
         names = self.modality.columns or fitted or [column for column in frame.columns if column != "sample_id"]
         absent = [name for name in names if name not in frame.columns]

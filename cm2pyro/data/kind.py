@@ -39,7 +39,7 @@ class Kind:
         self.name = name
         self.modality = modality
         self.views = views
-        self.notes: list[str] = []  # what the reader of the data should know, found by `read`
+        self.remarks: list[str] = []  # what the reader of the data should know, found by `read`
 
     def read(self, manifest: Manifest) -> Any:
         """The raw modality of every row. Raises DataError."""
@@ -75,7 +75,9 @@ class Kind:
         return []
 
     def state(self) -> dict[str, Any]:
+        """What was learned, as plain JSON; known once fitted."""
         raise NotImplementedError
 
     def load(self, state: dict[str, Any]) -> None:
+        """Take over what another of this kind has learned. Raises ValueError, or whatever Python does, where it is no such state."""
         raise NotImplementedError

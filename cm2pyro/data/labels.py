@@ -7,8 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cm2pyro.config import Task
-from cm2pyro.data.manifest import Manifest, parse_numbers
+from cm2pyro.data.manifest import Manifest
 from cm2pyro.data.scaling import Standard
+from cm2pyro.data.table import parse_numbers
 from cm2pyro.errors import DataError
 from cm2pyro.registry import one_line
 

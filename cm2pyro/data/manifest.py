@@ -1,23 +1,21 @@
-"""The manifest: one row a sample, one column a modality, read as text; and tables, read the same way."""
+"""The manifest: one row a sample, one column a modality, read as text."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 from numpy.typing import NDArray
 
-from cm2pyro.data.csv_file import check_names, read_columns
+from cm2pyro.data.csv_file import check_names
 from cm2pyro.data.formulas import is_formula
-from cm2pyro.data.parquet import read_parquet
 from cm2pyro.data.splits import SPLITS
+from cm2pyro.data.table import as_text, read_table, text_frame
 from cm2pyro.errors import DataError
-from cm2pyro.files import open_regular
 from cm2pyro.registry import nearest, one_line
 
+PREDICT_ONLY = "enough to predict, not to fit"  # what ends a line on what only a fit needs
 _SHOWN = 60  # characters of a cell that a message repeats
 
 
@@ -42,6 +40,7 @@ class Manifest:
 
     @property
     def ids(self) -> list[str]:
+        """The sample_id of every row."""
         return self.frame["sample_id"].tolist()
 
     @property
@@ -124,102 +123,15 @@ def strange_ids(ids: Iterable[str], manifest: Manifest, where: str) -> list[str]
     return []
 
 
-def read_table(path: Path, where: str = "", numbers: bool = False) -> pd.DataFrame:
-    """A CSV or Parquet file with every column as text; an empty cell is ''. Raises DataError, one line.
+def own_lines(table: pd.DataFrame, manifest: Manifest, where: str) -> tuple[pd.DataFrame, NDArray[np.int64], list[str]]:
+    """Lines of a table that belong to the manifest, with the row of each; and what to say of their ids, see `strange_ids`.
 
-    The index is the row in the file as a spreadsheet counts, the header being row 1. With `numbers`, numeric columns of
-    a Parquet file other than sample_id stay numeric, as float64: long tables have millions of rows.
+    Lines of other samples are legal: one table can serve several manifests.
     """
-    where = where or str(path)
-    if path.suffix.lower() in (".parquet", ".pq"):
-        return _read_parquet(path, where, numbers)
-    columns, rows = read_columns(path, where)
-    return _frame(columns, rows)
-
-
-def _read_parquet(path: Path, where: str, numbers: bool) -> pd.DataFrame:
-    try:
-        # An open file: from a path pyarrow would also read folders, and columns from folder names such as split=1.
-        with open_regular(path) as opened:
-            table = read_parquet(opened, where)
-        names = [name for name in table.column_names if not name.startswith("__index_level_")]
-        check_names(names, where)
-        return _frame({name: _column(table[name], numbers and name != "sample_id") for name in names}, range(2, len(table) + 2))
-    except DataError:
-        raise
-    except (pa.ArrowException, ArithmeticError, LookupError, MemoryError, NotImplementedError, OSError, TypeError, ValueError) as error:
-        reason = one_line(getattr(error, "strerror", None) or error) or type(error).__name__
-        raise DataError(f"{where}: cannot be read ({reason}); expected a Parquet file; write it again or correct the path") from error
-
-
-def _column(column: pa.ChunkedArray, number: bool) -> Any:
-    kind = column.type
-    types = pa.types
-    if number and (types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind) or types.is_decimal(kind)):
-        return column.cast(pa.float64(), safe=False).to_numpy()
-    if types.is_dictionary(kind) and types.is_string(kind.value_type):
-        # Equal words share one str.
-        parts = [_words(chunk) for chunk in column.chunks]
-        return np.concatenate(parts) if parts else np.zeros(0, dtype=object)
-    if types.is_integer(kind):
-        column = column.cast(pa.string())  # exact, also beyond 2^53 and beside gaps
-    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
-        return column.fill_null("").to_numpy()
-    return as_text(pd.Series(column.to_pylist(), dtype=object))
-
-
-def _words(chunk: pa.DictionaryArray) -> NDArray[np.object_]:
-    words = np.array([*chunk.dictionary.fill_null("").to_pylist(), ""], dtype=object)
-    return words[chunk.indices.fill_null(len(words) - 1).to_numpy(zero_copy_only=False)]
-
-
-def _frame(columns: dict[str, Any], rows: Iterable[int]) -> pd.DataFrame:
-    # Object columns hold plain str; pandas 3 would otherwise infer a dtype of its own.
-    made = {name: cells if isinstance(cells, np.ndarray) else np.array(cells, dtype=object) for name, cells in columns.items()}
-    index = pd.Index(list(rows) if not isinstance(rows, range) else rows)
-    return pd.DataFrame({name: pd.Series(cells, index, dtype=cells.dtype) for name, cells in made.items()}, index=index)
-
-
-def as_text(column: pd.Series) -> NDArray[np.object_]:
-    """Cells as text, '' where one is missing."""
-    if column.dtype == object and pd.api.types.infer_dtype(column, skipna=False) == "string":
-        return column.to_numpy()
-    missing = column.isna().to_numpy()
-    cells = column.astype(object).tolist()
-    return np.array(["" if gap else _plain(cell) for cell, gap in zip(cells, missing, strict=True)], dtype=object)
-
-
-def _plain(value: Any) -> str:
-    # Whole floats lose their '.0', which pandas adds to integer columns with gaps; arrays become JSON lists.
-    if isinstance(value, str):
-        return value
-    if isinstance(value, bytes):
-        return value.decode("utf-8")
-    if hasattr(value, "tolist"):
-        value = value.tolist()
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
-    if isinstance(value, list | tuple):
-        try:
-            return str(np.asarray(value, dtype=np.float64).tolist())
-        except (OverflowError, TypeError, ValueError):
-            return str(value)
-    return str(value)
-
-
-PREDICT_ONLY = "enough to predict, not to fit"  # what ends a line on what only a fit needs
-NO_CLOCK = "hours count from the start of the stay, as 6.5: subtract its date and time"  # what to do about a clock time
-
-
-def parse_numbers(cells: pd.Series) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Numbers of a column, NaN where a cell is empty or says nan; and the positions of cells that are not finite numbers."""
-    if pd.api.types.is_numeric_dtype(cells):
-        values = cells.to_numpy(dtype=np.float64, na_value=np.nan)
-        return values, np.flatnonzero(np.isinf(values))
-    text = cells.to_numpy(dtype=object)
-    values = pd.to_numeric(pd.Series(text, dtype=object), errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
-    odd = np.flatnonzero(~np.isfinite(values))
-    return values, np.array([i for i in odd if text[i] != "" and text[i].strip().lower() not in ("", "nan")], dtype=np.int64)
+    remarks = strange_ids(table["sample_id"].unique(), manifest, where)
+    rows = table["sample_id"].map({sample: i for i, sample in enumerate(manifest.ids)})
+    known = rows.notna()
+    return table[known], rows[known].to_numpy().astype(np.int64), remarks
 
 
 def read_manifest(source: str | Path | pd.DataFrame) -> Manifest:
@@ -238,7 +150,7 @@ def read_manifest(source: str | Path | pd.DataFrame) -> Manifest:
             source = source.reset_index()
         check_names(source.columns, name)
         try:
-            frame = _frame({str(column): as_text(source[column]) for column in source}, range(2, len(source) + 2))
+            frame = text_frame({str(column): as_text(source[column]) for column in source}, range(2, len(source) + 2))
         except UnicodeDecodeError as error:
             raise DataError(f"{name}: holds bytes that are not UTF-8 text; expected text; decode them") from error
     else:
@@ -252,6 +164,14 @@ def read_manifest(source: str | Path | pd.DataFrame) -> Manifest:
     manifest.require(["sample_id"], "every row needs one")
     if frame.empty:
         raise DataError(f"{name}: no rows; expected one row a sample; add them")
+    _check_ids(manifest)
+    _check_splits(manifest)
+    return manifest
+
+
+def _check_ids(manifest: Manifest) -> None:
+    """Every sample_id there once, and no id that a spreadsheet would run."""
+    frame, name = manifest.frame, manifest.name
     for row in _first(frame["sample_id"].str.strip() == ""):
         raise DataError(f"{name}, row {frame.index[row]}: sample_id is empty; expected one; give every row its own")
     for row in _first(frame["sample_id"].duplicated()):
@@ -263,26 +183,31 @@ def read_manifest(source: str | Path | pd.DataFrame) -> Manifest:
                 f"{manifest.where(row)}: {column} begins as a formula does, and spreadsheets that open predictions.csv would run it; "
                 "expected one that begins with none of = + - @, or a number; rename it"
             )
+
+
+def _check_splits(manifest: Manifest) -> None:
+    """Known splits, a subject in every row, and each subject in one split."""
+    frame = manifest.frame
     if "split" in frame:
         for row in _first(~frame["split"].isin(SPLITS)):
             found = one_line(frame["split"].iloc[row], _SHOWN)
             raise DataError(f"{manifest.where(row)}: split is '{found}'; expected one of {', '.join(SPLITS)}; correct it")
-    if "subject_id" in frame:
-        # Spaces around an id must not hide that a subject is in two splits.
-        subjects = frame["subject_id"].str.strip()
-        for row in _first(subjects == ""):
+    if "subject_id" not in frame:
+        return
+    # Spaces around an id must not hide that a subject is in two splits.
+    subjects = frame["subject_id"].str.strip()
+    for row in _first(subjects == ""):
+        raise DataError(
+            f"{manifest.where(row)}: subject_id is empty; expected the subject, or the sample_id if every sample is one; fill it"
+        )
+    if "split" in frame:
+        first_split = frame["split"].groupby(subjects).transform("first")
+        for row in _first(frame["split"] != first_split):
+            subject, here, there = one_line(subjects.iloc[row], _SHOWN), frame["split"].iloc[row], first_split.iloc[row]
             raise DataError(
-                f"{manifest.where(row)}: subject_id is empty; expected the subject, or the sample_id if every sample is one; fill it"
+                f"{manifest.where(row)}: subject '{subject}' is in splits {there} and {here}; expected one split a subject; "
+                "assign splits by subject"
             )
-        if "split" in frame:
-            first_split = frame["split"].groupby(subjects).transform("first")
-            for row in _first(frame["split"] != first_split):
-                subject, here, there = one_line(subjects.iloc[row], _SHOWN), frame["split"].iloc[row], first_split.iloc[row]
-                raise DataError(
-                    f"{manifest.where(row)}: subject '{subject}' is in splits {there} and {here}; expected one split a subject; "
-                    "assign splits by subject"
-                )
-    return manifest
 
 
 def _first(wrong: pd.Series) -> NDArray[np.int64]:

@@ -12,14 +12,12 @@ from scipy.special import expit, logit
 
 from cm2pyro.data.content import Matrix, Rows, content_score, standardised
 from cm2pyro.data.dataset import Dataset
+from cm2pyro.data.simulated_truth import MAR_SLOPE, MNAR_SLOPES
 from cm2pyro.errors import ConfigError, DataError
 from cm2pyro.registry import nearest, one_line
 
 RANDOM = ("mcar", "mar", "mnar")
 NAMING = ("only", "without")
-# As in `simulate`, so that a mask on real data is no weaker or stronger than a simulated one.
-MAR_SLOPE = 1.5  # log odds per sd of what the other modalities hold
-MNAR_SLOPES = (1.0, 1.0)  # per sd of what the modality itself holds; for an outcome other than class 0
 
 
 @dataclass(frozen=True)
@@ -111,8 +109,9 @@ def hiding_probability(data: Dataset, mechanism: Mechanism, reference: Iterable[
         only, without:  1
 
     For scores see `content_score`; a modality that a row lacks counts 0 in s. The outcome is 1 for every class but the
-    first, of several labels if any is 1, in a regression the standardised label; in unlabelled rows its mean. The
-    intercepts a_m make the mean over the reference rows that have m equal P.
+    first, of several labels if any is 1, in a regression the standardised label; in unlabelled rows its mean. Slopes are
+    those of `simulate`, so that a mask on real data is no weaker or stronger than a simulated one. The intercepts a_m make
+    the mean over the reference rows that have m equal P.
 
     Args:
         reference: positions of the rows from which scores and intercepts are learned; by default all.

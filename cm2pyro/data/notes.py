@@ -10,7 +10,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cm2pyro.config import Modality
-from cm2pyro.data.manifest import NO_CLOCK, Manifest, as_text, parse_numbers, read_table, strange_ids
+from cm2pyro.data.csv_file import encoding_fault
+from cm2pyro.data.manifest import Manifest, own_lines
+from cm2pyro.data.table import NO_CLOCK, as_text, parse_numbers, read_table
 from cm2pyro.errors import DataError
 from cm2pyro.files import read_bytes
 from cm2pyro.registry import one_line
@@ -29,13 +31,13 @@ class Notes:
 
     Attributes:
         rows: (P,) sample of each note, in order. texts: P cleaned notes, by time within a sample. n: samples.
-        said: what the reader of the data should know.
+        remarks: what the reader of the data should know.
     """
 
     rows: NDArray[np.int64]
     texts: list[str]
     n: int
-    said: list[str] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
 
 
 def clean(text: str) -> str:
@@ -58,19 +60,19 @@ def read_notes(manifest: Manifest, name: str, modality: Modality, keep_end: bool
 
     Rules: notes are ordered by `hours`, those without by their order in the file, first; notes outside 0 … `hours` of the
     config are left out where it names a window; one that is empty once cleaned does not count; of one that is longer than
-    `LONGEST` characters the beginning is read, or with `keep_end` the end. Whatever a rule left out is said.
+    `LONGEST` characters the beginning is read, or with `keep_end` the end. What a rule left out is among the remarks.
 
     Raises:
         DataError: a file or table that is not there or not text, a table without its columns, an hour that is not a number.
     """
-    said: list[str] = []
+    remarks: list[str] = []
     table = modality.table
-    frame = _from_cells(manifest, modality.column or name) if table is None else _from_table(manifest, name, table, said)
+    frame = _from_cells(manifest, modality.column or name) if table is None else _from_table(manifest, name, table, remarks)
 
     def leave_out(wrong: NDArray[np.bool_], what: str) -> None:
         found = np.flatnonzero(wrong)
         if len(found):
-            said.append(f"modality {name}: {len(found):,} notes {what}, first {frame['where'].iloc[found[0]]}")
+            remarks.append(f"modality {name}: {len(found):,} notes {what}, first {frame['where'].iloc[found[0]]}")
 
     hours = frame["hours"].to_numpy(dtype=np.float64)
     if modality.hours is not None:
@@ -78,7 +80,7 @@ def read_notes(manifest: Manifest, name: str, modality: Modality, keep_end: bool
         leave_out(outside, f"outside 0 to {modality.hours:g} hours are left out")
         frame, hours = frame[~outside], hours[~outside]
     elif np.isfinite(hours).any():
-        said.append(f"modality {name}: the config names no hours, so notes of any hour are read, up to {np.nanmax(hours):g}")
+        remarks.append(f"modality {name}: the config names no hours, so notes of any hour are read, up to {np.nanmax(hours):g}")
     long = frame["text"].str.len().to_numpy(dtype=np.int64) > LONGEST
     leave_out(long, f"longer than {LONGEST:,} characters are read to that length{', from their end' if keep_end else ''}")
     texts = np.array([clean(text[-LONGEST:] if keep_end else text[:LONGEST]) for text in frame["text"]], dtype=object)
@@ -88,18 +90,16 @@ def read_notes(manifest: Manifest, name: str, modality: Modality, keep_end: bool
     # Stable, and a note without an hour comes first.
     order = np.lexsort((np.where(np.isnan(hours), -np.inf, hours), rows))
     order = order[~empty[order]]
-    return Notes(rows[order], texts[order].tolist(), len(manifest), said)
+    return Notes(rows[order], texts[order].tolist(), len(manifest), remarks)
 
 
-def _from_table(manifest: Manifest, name: str, table: str, said: list[str]) -> pd.DataFrame:
+def _from_table(manifest: Manifest, name: str, table: str, remarks: list[str]) -> pd.DataFrame:
     where = f"{table} (modality {name})"
     frame = read_table(manifest.table(table, name), where, numbers=True)
     _require(frame, ["sample_id", "text"], where)
-    # Lines of other samples are legal: one table can serve several manifests.
-    said += strange_ids(frame["sample_id"].unique(), manifest, f"modality {name}: {table}")
-    known = frame["sample_id"].map({sample: i for i, sample in enumerate(manifest.ids)})
-    frame, known = frame[known.notna()], known[known.notna()]
-    return _notes(frame, known.to_numpy().astype(np.int64), [f"{where}, line {line}" for line in frame.index])
+    frame, rows, strange = own_lines(frame, manifest, f"modality {name}: {table}")
+    remarks += strange
+    return _notes(frame, rows, [f"{where}, line {line}" for line in frame.index])
 
 
 def _from_cells(manifest: Manifest, column: str) -> pd.DataFrame:
@@ -127,9 +127,10 @@ def _from_cells(manifest: Manifest, column: str) -> pd.DataFrame:
 
 def _text_file(path: Path, where: str) -> str:
     try:
-        return read_bytes(path, _MOST_BYTES).decode("utf-8-sig")
+        data = read_bytes(path, _MOST_BYTES)
+        return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise DataError(f"{where}: not UTF-8 text; expected a note; save it as UTF-8") from error
+        raise DataError(f"{where}: {encoding_fault(data)}; expected a note; save it as UTF-8") from error
     except OSError as error:
         raise DataError(f"{where}: cannot be read ({error.strerror}); correct the path or its permissions") from error
 

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from cm2pyro.data.physionet2012_records import CLOCK, CODE, NAMES, RANGES, WHOLE, Rows, read_outcomes, read_records
 from cm2pyro.data.splits import assign_splits, check_fractions
-from cm2pyro.errors import ConfigError, DataError
+from cm2pyro.errors import DataError
 from cm2pyro.files import check_out_folder, fresh_folder
 
 __all__ = ["MODALITIES", "RANGES", "PreparedSummary", "prepare"]
@@ -71,11 +71,7 @@ def prepare(
     records, out = Path(records), Path(out)
     outcomes = None if outcomes is None else Path(outcomes)
     splits = check_fractions(splits)
-    check_out_folder(out, overwrite, "manifest.csv")
-    for source in filter(None, (records, outcomes)):
-        if source.resolve().is_relative_to(out.resolve()):  # --overwrite would delete it
-            raise ConfigError(f"{out}: holds the input {source}; name another output folder")
-
+    check_out_folder(out, overwrite, "manifest.csv", filter(None, (records, outcomes)))
     labels = None if outcomes is None else read_outcomes(outcomes)
     rows = read_records(records)
     ids = sorted(rows.ids)

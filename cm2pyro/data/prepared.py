@@ -31,13 +31,13 @@ class Preparation:
     Attributes:
         kinds: one reader per modality. classes: names of the task's classes or labels, none for a regression.
         scaling: of a regression's labels, learned from the training rows; None for other tasks.
-        notes: what the reader of the data should know.
+        remarks: what the reader of the data should know.
     """
 
     task: Task
     kinds: dict[str, Kind]
     classes: tuple[str, ...] = ()
-    notes: list[str] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
     scaling: Standard | None = None
 
     @classmethod
@@ -47,6 +47,7 @@ class Preparation:
 
     @property
     def names(self) -> tuple[str, ...]:
+        """The modalities, in the order of the config."""
         return tuple(self.kinds)
 
     def fit(self, manifest: Manifest, train: NDArray[np.int64]) -> Dataset:
@@ -57,7 +58,7 @@ class Preparation:
         """
         self.classes = classes_of(manifest, self.task)
         labels = read_labels(manifest, self.task, self.classes)
-        self.notes += check_training_labels(manifest, self.task, self.classes, labels[train])
+        self.remarks += check_training_labels(manifest, self.task, self.classes, labels[train])
         self.scaling = label_scaling(labels[train]) if self.task.type == "regression" else None
         raw = {}
         kinds = {}
@@ -100,17 +101,19 @@ class Preparation:
         """The raw modality of every row; None where its table is not there."""
         table = kind.modality.table
         if table is not None and _absent(manifest, table):
-            self.notes.append(f"modality {kind.name}: {table} is not beside {manifest.name}; every row counts as missing")
+            self.remarks.append(f"modality {kind.name}: {table} is not beside {manifest.name}; every row counts as missing")
             return None
         column = kind.modality.column or kind.name
         if table is None and kind.modality.columns is None and column not in manifest.frame:
-            self.notes.append(f"modality {kind.name}: {manifest.name} has no column '{one_line(column, 60)}'; every row counts as missing")
+            self.remarks.append(
+                f"modality {kind.name}: {manifest.name} has no column '{one_line(column, 60)}'; every row counts as missing"
+            )
         return self._heard(kind, kind.read(manifest))
 
     def _heard(self, kind: Kind, result: Result) -> Result:
         """The result, once what the kind had to say about it is noted."""
-        self.notes += kind.notes
-        kind.notes = []
+        self.remarks += kind.remarks
+        kind.remarks = []
         return result
 
     def _dataset(self, manifest: Manifest, raw: dict[str, Any], labels: Labels) -> Dataset:

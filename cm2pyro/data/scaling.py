@@ -44,6 +44,7 @@ class Moments:
         return cls(*(np.concatenate([np.zeros(0), *(getattr(part, name) for part in parts)]) for name in names))
 
     def column(self, j: int) -> Self:
+        """Those of column j alone."""
         return type(self)(*(x[j : j + 1] for x in (self.count, self.mean, self.squares, self.largest)))
 
     def plus(self, other: Self) -> Self:
@@ -56,6 +57,7 @@ class Moments:
         return type(self)(count, mean, squares, np.maximum(self.largest, other.largest))
 
     def standard(self) -> "Standard":
+        """The scaling that these moments make."""
         scale = np.sqrt(self.squares / np.maximum(self.count, 1))
         # Relative to the values themselves: what is left of a constant column is rounding, and units may be tiny.
         return Standard(self.mean, np.where(scale > 1e-10 * self.largest, scale, np.inf))
@@ -81,6 +83,7 @@ class Standard:
         return x * self.scale + self.loc
 
     def state(self) -> dict[str, Any]:
+        """Plain JSON; the scale of a constant column is null."""
         return {"loc": self.loc.tolist(), "scale": [s if np.isfinite(s) else None for s in self.scale.tolist()]}
 
     @classmethod
@@ -126,6 +129,7 @@ class QuantileNormal:
         return scores
 
     def state(self) -> dict[str, Any]:
+        """Plain JSON."""
         return {"columns": [[values.tolist(), normal.tolist()] for values, normal in self.columns]}
 
     @classmethod

@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 
 from cm2pyro.config import Modality
 from cm2pyro.data.csv_file import read_columns
-from cm2pyro.data.manifest import NO_CLOCK, Manifest, as_text, parse_numbers, read_table, strange_ids
+from cm2pyro.data.manifest import Manifest, own_lines
+from cm2pyro.data.parquet import is_parquet
+from cm2pyro.data.table import NO_CLOCK, as_text, parse_numbers, read_table
 from cm2pyro.errors import DataError
 from cm2pyro.registry import one_line
 
@@ -25,7 +27,7 @@ class Events:
 
     Attributes:
         samples: (E,) row of the manifest. variables: (E,) index into names. hours, values: (E,) float64.
-        names: the variables. rows: number of samples. said: what the reader of the data should know.
+        names: the variables. rows: number of samples. remarks: what the reader of the data should know.
     """
 
     samples: NDArray[np.int64]
@@ -34,7 +36,7 @@ class Events:
     values: NDArray[np.float64]
     names: tuple[str, ...]
     rows: int
-    said: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
 
     @property
     def observed(self) -> NDArray[np.bool_]:
@@ -55,18 +57,18 @@ def read_series(manifest: Manifest, name: str, modality: Modality) -> Events:
     """Read a time-series modality within its window (0 to `hours`, both included).
 
     Measurements outside the window are left out, those out of order are put in order; how many there were, and where the
-    first is, is said.
+    first is, stands in `remarks`.
 
     Raises:
         DataError: a file or table that is not there, lacks its columns, or holds something that is not a number.
     """
     table = modality.table
-    said: list[str] = []
-    parts = _from_files(manifest, modality.column or name) if table is None else [_from_table(manifest, name, table, said)]
+    remarks: list[str] = []
+    parts = _from_files(manifest, modality.column or name) if table is None else [_from_table(manifest, name, table, remarks)]
     kept = []
     for long, place in parts:
-        inside_window = _within(long, modality.hours or HOURS, name, place, said)
-        _say_disorder(long, name, place, said)
+        inside_window = _within(long, modality.hours or HOURS, name, place, remarks)
+        _say_disorder(long, name, place, remarks)
         kept.append(long[inside_window])
     long = pd.concat(kept, ignore_index=True) if len(kept) > 1 else (kept or [_NOTHING])[0]
     variables, names = pd.factorize(long["variable"], sort=True)
@@ -79,22 +81,22 @@ def read_series(manifest: Manifest, name: str, modality: Modality) -> Events:
     events = _ordered(
         long["row"].to_numpy(), variables.astype(np.int64), long["hours"].to_numpy(), long["value"].to_numpy(), tuple(names), len(manifest)
     )
-    return replace(events, said=tuple(said))
+    return replace(events, remarks=tuple(remarks))
 
 
-def _within(long: pd.DataFrame, window: float, name: str, place: Callable[[int], str], said: list[str]) -> NDArray[np.bool_]:
+def _within(long: pd.DataFrame, window: float, name: str, place: Callable[[int], str], remarks: list[str]) -> NDArray[np.bool_]:
     """(E,) which measurements lie in the window."""
     within: NDArray[np.bool_] = ((long["hours"] >= 0) & (long["hours"] <= window)).to_numpy()
     outside = long["record"].to_numpy()[~within]
     if len(outside):
         # Wide tables come a variable at a time: the first is that of the lines of the file.
-        said.append(
+        remarks.append(
             f"modality {name}: {len(outside):,} measurements outside 0 to {window:g} hours are left out, first {place(int(outside.min()))}"
         )
     return within
 
 
-def _say_disorder(long: pd.DataFrame, name: str, place: Callable[[int], str], said: list[str]) -> None:
+def _say_disorder(long: pd.DataFrame, name: str, place: Callable[[int], str], remarks: list[str]) -> None:
     # Wide tables come a variable at a time: the order that counts is that of the lines of the file.
     order = np.argsort(long["record"].to_numpy(), kind="stable")
     rows, hours = long["row"].to_numpy()[order], long["hours"].to_numpy()[order]
@@ -103,19 +105,16 @@ def _say_disorder(long: pd.DataFrame, name: str, place: Callable[[int], str], sa
     if len(back):
         samples = len(np.unique(rows[by_row][back]))
         first = long["record"].to_numpy()[order][by_row][back[0] + 1]
-        said.append(f"modality {name}: hours out of order in {samples:,} samples, put in order; first {place(first)}")
+        remarks.append(f"modality {name}: hours out of order in {samples:,} samples, put in order; first {place(first)}")
 
 
-def _from_table(manifest: Manifest, name: str, table: str, said: list[str]) -> Part:
+def _from_table(manifest: Manifest, name: str, table: str, remarks: list[str]) -> Part:
     where = f"{table} (modality {name})"
     frame = read_table(manifest.table(table, name), where, numbers=True)
     if "sample_id" not in frame:
         raise DataError(f"{where}: column 'sample_id' is missing; expected sample_id, hours and the measurements; add it")
-    # Lines of other samples are legal: one table can serve several manifests.
-    said += strange_ids(frame["sample_id"].unique(), manifest, f"modality {name}: {table}")
-    known = frame["sample_id"].map({sample: i for i, sample in enumerate(manifest.ids)})
-    frame, known = frame[known.notna()], known[known.notna()]
-    rows = known.to_numpy().astype(np.int64)
+    frame, rows, strange = own_lines(frame, manifest, f"modality {name}: {table}")
+    remarks += strange
     place = _lines(where, frame.index)
     return _long(frame.drop(columns="sample_id"), rows, where, place), place
 
@@ -131,7 +130,7 @@ def _from_files(manifest: Manifest, column: str) -> list[Part]:
             continue
         where = f"{one_line(cell)} ({manifest.where(row)})"
         path = manifest.file(row, column)
-        if path.suffix.lower() in (".parquet", ".pq"):
+        if is_parquet(path):
             frame = read_table(path, where, numbers=True)
             lines_of = _lines(where, frame.index)
             parts.append((_long(frame, np.full(len(frame), row), where, lines_of), lines_of))

@@ -7,7 +7,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cm2pyro.data.kind import Kind
-from cm2pyro.data.manifest import Manifest, parse_numbers
+from cm2pyro.data.manifest import Manifest
+from cm2pyro.data.table import parse_numbers
 from cm2pyro.data.tabular import Tabular
 from cm2pyro.errors import DataError
 from cm2pyro.registry import nearest, one_line

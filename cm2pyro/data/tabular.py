@@ -12,9 +12,11 @@ from cm2pyro.data.columns import Columns
 from cm2pyro.data.csv_file import read_columns
 from cm2pyro.data.embedding import aligned, numeric
 from cm2pyro.data.kind import Kind, Learner
-from cm2pyro.data.manifest import Manifest, parse_numbers, read_table, strange_ids
+from cm2pyro.data.manifest import Manifest, strange_ids
+from cm2pyro.data.parquet import is_parquet
 from cm2pyro.data.sampled import RowSample
 from cm2pyro.data.scaling import QuantileNormal, curved
+from cm2pyro.data.table import parse_numbers, read_table
 from cm2pyro.errors import DataError
 from cm2pyro.registry import one_line
 
@@ -40,7 +42,7 @@ class Tabular(Kind):
         if self.modality.table is not None:
             table = read_table(manifest.table(self.modality.table, self.name), self.modality.table)
             frame = aligned(table, manifest, self.modality.table).drop(columns="sample_id")
-            self.notes += strange_ids(table["sample_id"], manifest, f"modality {self.name}: {self.modality.table}")
+            self.remarks += strange_ids(table["sample_id"], manifest, f"modality {self.name}: {self.modality.table}")
         elif self.modality.columns is not None:
             frame = manifest.frame[[c for c in self.modality.columns if c in manifest.frame]]
         elif column in manifest.frame:
@@ -53,7 +55,7 @@ class Tabular(Kind):
                 raise DataError(f"{self.modality.table}: column '{absent[0]}' is missing, and modality {self.name} needs it; add it")
             frame = frame[self.modality.columns]
         if not hasattr(self, "numbers"):
-            self.notes += [self._slip(frame[name], str(name)) for name in frame if _nearly_numeric(frame[name])]
+            self.remarks += [self._slip(frame[name], str(name)) for name in frame if _nearly_numeric(frame[name])]
         return frame.reset_index(drop=True), manifest
 
     def _slip(self, cells: pd.Series, name: str) -> str:
@@ -70,7 +72,7 @@ class Tabular(Kind):
                 where = f"{manifest.where(row)}, column '{column}'"
                 path = manifest.file(row, column)
                 shown = f"{one_line(cell)} ({where})"
-                if path.suffix.lower() in (".parquet", ".pq"):
+                if is_parquet(path):
                     records = read_table(path, shown).to_dict("records")
                 else:
                     columns, lines = read_columns(path, shown)

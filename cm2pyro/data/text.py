@@ -50,17 +50,12 @@ class Text(Kind):
         weights: str = "none",
     ) -> None:
         super().__init__(name, modality, views)
-        self.max_tokens, self.max_notes, self.keep_end, self.vocabulary, self.weights = (
-            max_tokens,
-            max_notes,
-            keep == "end",
-            vocabulary,
-            weights,
-        )
+        self.max_tokens, self.max_notes, self.keep_end = max_tokens, max_notes, keep == "end"
+        self.vocabulary, self.weights = vocabulary, weights
 
     def read(self, manifest: Manifest) -> Notes:
         notes = read_notes(manifest, self.name, self.modality, self.keep_end)
-        self.notes = notes.said
+        self.remarks = notes.remarks
         return notes
 
     def observed(self, raw: Notes) -> NDArray[np.bool_]:
@@ -74,12 +69,12 @@ class Text(Kind):
         counts = np.bincount(raw.rows, minlength=raw.n)
         if cut:
             which = "last" if self.keep_end else "first"
-            self.notes.append(
+            self.remarks.append(
                 f"modality {self.name}: {cut:,} of {len(ids):,} notes have more than {self.max_tokens} tokens; the {which} are read"
             )
         if (counts > self.slots).any():
             many = int((counts > self.slots).sum())
-            self.notes.append(f"modality {self.name}: {many:,} samples have more than {self.slots} notes; the latest are read")
+            self.remarks.append(f"modality {self.name}: {many:,} samples have more than {self.slots} notes; the latest are read")
         place = np.where(counts > 0, np.cumsum(counts > 0) - 1, -1)
         values = np.full((int((counts > 0).sum()), self.slots, self.max_tokens), tokens.PAD, dtype=np.int32)
         # Number of each note among those of its sample; the latest `slots` are kept.

@@ -14,12 +14,12 @@ from cm2pyro.data.manifest import Manifest
 from cm2pyro.data.sampled import RowSample
 from cm2pyro.data.scaling import Moments, QuantileNormal, Standard, curved
 from cm2pyro.data.series import BIN_HOURS, HOURS, Events, read_series
+from cm2pyro.data.summaries import SUMMARIES, summaries
 from cm2pyro.errors import ConfigError, DataError
 from cm2pyro.registry import one_line
 
 Matrix = NDArray[np.float64]
 _OUTLIER = 5.0  # sd; values on the grid are clipped there
-_SUMMARIES = 11
 
 Names = Annotated[list[str], Field(min_length=1)]
 Codes = Annotated[int, Field(ge=2, le=1000)]
@@ -64,18 +64,22 @@ class TimeSeries(Kind):
 
     @property
     def window(self) -> float:
+        """Hours from the start that are read."""
         return self.modality.hours or HOURS
 
     @property
     def bin_hours(self) -> float:
+        """Width of a bin."""
         return self.modality.bin_hours or BIN_HOURS
 
     @property
     def bins(self) -> int:
+        """T, the number of bins; the last may reach beyond the window."""
         return max(1, int(np.ceil(self.window / self.bin_hours - 1e-9)))
 
     @property
     def numeric(self) -> tuple[str, ...]:
+        """Variables that are no categories; known once fitted."""
         return tuple(name for name in self.names if name not in self.codes)
 
     @property
@@ -85,7 +89,7 @@ class TimeSeries(Kind):
 
     def read(self, manifest: Manifest) -> Events:
         raw = read_series(manifest, self.name, self.modality)
-        self.notes = list(raw.said)
+        self.remarks = list(raw.remarks)
         for name, count in self.codes.items():
             one = raw.select((name,))
             wrong = np.flatnonzero((one.values != np.rint(one.values)) | (one.values < 0) | (one.values >= count))
@@ -168,7 +172,7 @@ class TimeSeries(Kind):
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         V, N, codes = len(self.names), len(self.numeric), sum(self.categories.values())
-        known = {"binned": (self.bins, N + codes + V), "measured": (self.bins,), "summary": ((2 * _SUMMARIES + 3) * N + 2 * codes,)}
+        known = {"binned": (self.bins, N + codes + V), "measured": (self.bins,), "summary": ((2 * SUMMARIES + 3) * N + 2 * codes,)}
         return {view: known[view] for view in self.views}
 
     def inputs(self) -> list[str]:
@@ -198,7 +202,7 @@ class TimeSeries(Kind):
         found = [len(self.grid_scaling.loc) == V] if "binned" in self.views else []
         if "summary" in self.views:
             found += [
-                len(self.summary_scaling.columns) == _SUMMARIES * V,
+                len(self.summary_scaling.columns) == SUMMARIES * V,
                 len(self.count_scaling.loc) == V,
                 len(self.recency_scaling.loc) == V,
             ]
@@ -232,7 +236,7 @@ class _SeriesLearner(Learner):
             values, counts, recency = summaries(numbers, kind.window)
             self._merge(self.counts, numeric, np.log1p(counts[rows]))
             self._merge(self.recency, numeric, recency[rows])
-            tables = values[rows].reshape(len(rows), len(numeric), _SUMMARIES)
+            tables = values[rows].reshape(len(rows), len(numeric), SUMMARIES)
             self.sample.add(keys, {name: tables[:, v] for v, name in enumerate(numeric)})
 
     @staticmethod
@@ -254,48 +258,3 @@ class _SeriesLearner(Learner):
             counts = [self.counts[name].plus(Moments.zeros(self.rows - int(self.counts[name].count[0]))) for name in numeric]
             kind.count_scaling = Moments.side_by_side(counts).standard()
             kind.recency_scaling = Moments.side_by_side([self.recency[name] for name in numeric]).standard()
-
-
-def summaries(events: Events, window: float) -> tuple[Matrix, Matrix, Matrix]:
-    """Per sample and variable, what the measurements look like.
-
-    Returns:
-        (n, 11 V) minimum, maximum, mean, sd, first, last, slope per hour, mean of the first half of the window, of the
-        second half, of the last sixth, and last − first, variable by variable, NaN where undefined (one measurement
-        has sd and slope 0); (n, V) counts;
-        (n, V) hours from the last measurement to the end of the window, NaN where there is none.
-    """
-    n, V = events.rows, len(events.names)
-    cell = events.samples * V + events.variables
-    starts = np.flatnonzero(np.r_[True, cell[1:] != cell[:-1]]) if len(cell) else np.zeros(0, dtype=np.int64)
-    used = cell[starts]
-    table = np.full((n * V, _SUMMARIES), np.nan)
-    counts = np.zeros(n * V)
-    recency = np.full(n * V, np.nan)
-    if len(starts):
-        x, h = events.values, events.hours
-
-        def total(weights: Matrix) -> Matrix:
-            return np.add.reduceat(weights, starts)
-
-        k = total(np.ones_like(x))
-        group = np.repeat(np.arange(len(starts)), k.astype(np.int64))
-        low, high = np.minimum.reduceat(x, starts), np.maximum.reduceat(x, starts)
-        # Kept within the range, so that equal measurements have their very value as mean: the scores rank by it.
-        mean, hour = np.clip(total(x) / k, low, high), total(h) / k
-        dx, dh = x - mean[group], h - hour[group]
-        spread = total(dh * dh)
-        ends = np.r_[starts[1:], len(x)] - 1
-        # Hours are in order within a cell. Where all are equal the spread is rounding, and no slope can be told.
-        spread = np.where(h[ends] > h[starts], spread, np.inf)
-        table[used, 0], table[used, 1], table[used, 2] = low, high, mean
-        table[used, 3] = np.sqrt(total(dx * dx) / k)
-        table[used, 4], table[used, 5] = x[starts], x[ends]
-        table[used, 6] = total(dx * dh) / spread
-        for j, inside in ((7, h < window / 2), (8, h >= window / 2), (9, h >= window * 5 / 6)):
-            inner = total(inside.astype(np.float64))
-            table[used, j] = np.where(inner > 0, np.clip(total(x * inside) / np.maximum(inner, 1), low, high), np.nan)
-        table[used, 10] = x[ends] - x[starts]
-        counts[used] = k
-        recency[used] = window - h[ends]
-    return table.reshape(n, V * _SUMMARIES), counts.reshape(n, V), recency.reshape(n, V)

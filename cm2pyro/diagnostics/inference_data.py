@@ -106,9 +106,7 @@ def posterior_values(program: Program, draws: int, seed: int) -> Values:
         rows = torch.linspace(0, length - 1, max(1, min(length, draws // chains))).round().long()
         values = {name: value[:, rows] for name, value in values.items()}
     elif program.random:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            many = program.draw_globals(draws)
+        many = program.draw_globals(draws, seed)
         values = {name: torch.stack([one[name] for one in many])[None] for name in many[0]}
     else:
         values = {name: value[None, None] for name, value in program.values().items()}

@@ -12,6 +12,7 @@ from scipy.stats import kendalltau
 from cm2pyro.data.embedding import Embedding
 from cm2pyro.data.prepared import Preparation
 from cm2pyro.distributions import CopulaMixture
+from cm2pyro.distributions.copulas.base import tau_of_pair
 from cm2pyro.files import write_text
 
 _DRAWS = 20_000  # Monte-Carlo error of an overall tau: about 0.005
@@ -39,7 +40,7 @@ def describe(mixture: CopulaMixture, preparation: Preparation) -> dict[str, Any]
             units[name] = "given"
             locs[m], scales[m] = kind.scaling.inverse(locs[m]), scales[m] * kind.scaling.scale
     pairs = list(combinations(range(len(names)), 2))
-    inside = {f"{names[a]}~{names[b]}": (tau[..., a, b] if tau.dim() >= 2 else tau).expand(D).tolist() for a, b in pairs}
+    inside = {f"{names[a]}~{names[b]}": tau_of_pair(tau, a, b).expand(D).tolist() for a, b in pairs}
     overall = {f"{names[a]}~{names[b]}": [float(kendalltau(draws[:, a, j], draws[:, b, j]).statistic) for j in range(D)] for a, b in pairs}
     return {
         "weights": mixture.log_weights.exp().tolist(),

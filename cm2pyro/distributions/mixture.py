@@ -1,6 +1,5 @@
 """The copula mixture: the joint prior over the latents of all modalities."""
 
-import math
 from typing import ClassVar
 
 import pyro.distributions as dist
@@ -11,10 +10,9 @@ from torch.distributions import constraints
 
 from cm2pyro.distributions.copulas.base import Copula, Shape
 from cm2pyro.distributions.copulas.independence import IndependenceCopula
-from cm2pyro.distributions.special import half_square
+from cm2pyro.distributions.linalg import half_square
+from cm2pyro.distributions.special import LOG_SQRT_2PI
 from cm2pyro.noise import normal_like, uniform_like
-
-_LOG_2PI = math.log(2 * math.pi)
 
 
 class CopulaMixture(TorchDistribution):
@@ -74,8 +72,7 @@ class CopulaMixture(TorchDistribution):
 
     def standardise(self, z: Tensor, observed: Tensor | None = None) -> list[Tensor]:
         """Normal scores of z (..., M, D) in every joint component: one (..., T, D) a modality; of 0 where not observed."""
-        if observed is not None:
-            z = torch.where(observed[..., None], z, torch.zeros((), dtype=z.dtype, device=z.device))
+        z = z if observed is None else _zero_missing(z, observed)
         inverse = self._joint_scales.reciprocal()
         return [(z[..., None, m, :] - self._joint_locs[:, m]) * inverse[:, m] for m in range(self.locs.shape[0])]
 
@@ -84,7 +81,7 @@ class CopulaMixture(TorchDistribution):
         # A modality apart: what the copula computes with, and nothing is copied.
         s = self.standardise(z, observed)
         squares = torch.stack([half_square(x) for x in s], -1)  # (..., T, M)
-        constants = self._joint_scales.log().sum(-1) + 0.5 * _LOG_2PI * z.shape[-1]  # (T, M)
+        constants = self._joint_scales.log().sum(-1) + LOG_SQRT_2PI * z.shape[-1]  # (T, M)
         if observed is None:
             return self.copula.log_prob_of(s).sum(-1) - squares.sum(-1) - constants.sum(-1)
         seen = observed.to(z.dtype)
@@ -148,19 +145,17 @@ class CopulaMixture(TorchDistribution):
         Returns:
             (..., M, D): observed modalities as given, the missing ones drawn.
         """
-        z = torch.where(observed[..., None], z, torch.zeros((), dtype=z.dtype, device=z.device))
+        z = _zero_missing(z, observed)
         uniform, normal = noise if noise is not None else (uniform_like(z[..., 0, 0], -1), normal_like(z, -3))
         with torch.no_grad():
             t = self._pick(self.responsibilities(z, observed), uniform)
             locs, scales = self._joint_locs[t], self._joint_scales[t]  # (..., M, D)
-            scores = ((z - locs) / scales).mT  # (..., D, M)
-            drawn = self.copula.conditional(scores, observed[..., None, :]).rsample(noise=normal.mT).mT
-            drawn = torch.where(observed[..., None], z, locs + scales * drawn)
+            drawn = self._given_component(z, observed, locs, scales, normal)
         if torch.is_grad_enabled() and self._needs_grad(z):
             return self._attach(z, drawn, observed)
         return drawn
 
-    def choose(self, z: Tensor, observed: Tensor, noise: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, Tensor]:
+    def choose(self, z: Tensor, observed: Tensor) -> tuple[Tensor, Tensor]:
         """The draws of `conditional`, with the derivative given the drawn component only, and that component's log responsibility.
 
         For the score-function estimator: to the derivative of f(z) add that of log r_t times (f(z) − a baseline that does
@@ -169,13 +164,12 @@ class CopulaMixture(TorchDistribution):
         Returns:
             (..., M, D) and log p(t | z_observed), (...,).
         """
-        z = torch.where(observed[..., None], z, torch.zeros((), dtype=z.dtype, device=z.device))
-        uniform, normal = noise if noise is not None else (uniform_like(z[..., 0, 0], -1), normal_like(z, -3))
+        z = _zero_missing(z, observed)
+        uniform, normal = uniform_like(z[..., 0, 0], -1), normal_like(z, -3)
         log_r = self.responsibilities(z, observed)
         t = self._pick(log_r, uniform)
         locs, scales = self._joint_locs[t], self._joint_scales[t]  # (..., M, D)
-        drawn = self.copula.conditional(((z - locs) / scales).mT, observed[..., None, :]).rsample(noise=normal.mT).mT
-        return torch.where(observed[..., None], z, locs + scales * drawn), log_r.gather(-1, t[..., None])[..., 0]
+        return self._given_component(z, observed, locs, scales, normal), log_r.gather(-1, t[..., None])[..., 0]
 
     def completions(self, z: Tensor, observed: Tensor, normal: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """One completion of z per joint component, and the components' log responsibilities.
@@ -189,15 +183,18 @@ class CopulaMixture(TorchDistribution):
         Returns:
             (T, ..., M, D) differentiable draws given each component, and (T, ...) log p(t | z_observed).
         """
-        z = torch.where(observed[..., None], z, torch.zeros((), dtype=z.dtype, device=z.device))
+        z = _zero_missing(z, observed)
         normal = normal_like(z, -3) if normal is None else normal
         locs, scales = self._joint_locs, self._joint_scales
         shape = (self.joint_components, *[1] * (z.dim() - 2), *self.event_shape)
         locs, scales = locs.reshape(shape), scales.reshape(shape)
-        scores = ((z - locs) / scales).mT  # (T, ..., D, M)
+        return self._given_component(z, observed, locs, scales, normal), self.responsibilities(z, observed).movedim(-1, 0)
+
+    def _given_component(self, z: Tensor, observed: Tensor, locs: Tensor, scales: Tensor, normal: Tensor) -> Tensor:
+        """The missing modalities of z drawn given the observed ones, by the copula on the normal scores of one component."""
+        scores = ((z - locs) / scales).mT  # (..., D, M)
         drawn = self.copula.conditional(scores, observed[..., None, :]).rsample(noise=normal.mT.expand_as(scores)).mT
-        completed = torch.where(observed[..., None], z, locs + scales * drawn)
-        return completed, self.responsibilities(z, observed).movedim(-1, 0)
+        return torch.where(observed[..., None], z, locs + scales * drawn)
 
     def _pick(self, log_r: Tensor, uniform: Tensor) -> Tensor:
         """A joint component from its log responsibilities (..., T) by inversion of uniform (...,)."""
@@ -245,7 +242,7 @@ class CopulaMixture(TorchDistribution):
         return torch.stack([torch.stack(column[m], -1) for m in range(M)], -2).reshape(shape)
 
 
-class ApartMixture(CopulaMixture):
+class IndependentMargins(CopulaMixture):
     """The first step of inference for margins: the modalities' mixtures side by side, without their dependence.
 
     `log_prob` is the composite log density Σ_m log p_m(z_m) over observed modalities, whose maximum is consistent for
@@ -254,11 +251,14 @@ class ApartMixture(CopulaMixture):
     """
 
     def log_prob(self, z: Tensor, observed: Tensor | None = None) -> Tensor:
+        z = z if observed is None else _zero_missing(z, observed)
         terms = []
         for m in range(self.locs.shape[0]):
-            value = z[..., m, :]
-            if observed is not None:
-                value = torch.where(observed[..., m, None], value, torch.zeros((), dtype=z.dtype, device=z.device))
-            own = self.marginal(m).log_prob(value)
+            own = self.marginal(m).log_prob(z[..., m, :])
             terms.append(own if observed is None else torch.where(observed[..., m], own, own.new_zeros(())))
         return torch.stack(terms).sum(0)
+
+
+def _zero_missing(z: Tensor, observed: Tensor) -> Tensor:
+    """z (..., M, D) with zeros where not observed (..., M): whatever stood there, such as NaN, reaches no value and no gradient."""
+    return torch.where(observed[..., None], z, torch.zeros((), dtype=z.dtype, device=z.device))

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-_LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
+LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
 _TINY = 1e-30
 
 
@@ -27,7 +27,7 @@ def log_ndtri(log_p: Tensor) -> Tensor:
         s = torch.where(log_p > -600, torch.special.ndtri(log_p.clamp_min(-600).exp()), -(-2 * log_p).sqrt())
         for _ in range(3):  # Newton steps on a concave function, which cannot miss
             value = log_ndtr(s)
-            s = s - (value - log_p) * (value + 0.5 * s.square() + _LOG_SQRT_2PI).exp()
+            s = s - (value - log_p) * (value + 0.5 * s.square() + LOG_SQRT_2PI).exp()
         return s.clamp_max(0.0)
 
 
@@ -78,20 +78,6 @@ def waits(device: torch.device) -> bool:
     return device.type != "cpu"
 
 
-def cholesky(matrix: Tensor) -> Tensor:
-    """Lower Cholesky factor of (..., M, M); NaN for a matrix that is not positive definite.
-
-    What is not finite is found where a step reads its loss. `torch.linalg.cholesky` raises instead, and for that waits for the device.
-    """
-    tril, info = torch.linalg.cholesky_ex(matrix)
-    return torch.where((info == 0)[..., None, None], tril, torch.full((), torch.nan, dtype=tril.dtype, device=tril.device))
-
-
-def half_square(s: Tensor) -> Tensor:
-    """Half the sum of squares over the last dimension, without a temporary of the size of s."""
-    return _HalfSquare.apply(s)
-
-
 def _far(dtype: torch.dtype) -> float:
     """Where erfc begins to lose precision to the least normal number."""
     return 12.0 if dtype == torch.float32 else 36.0
@@ -101,7 +87,7 @@ def _log_tail(a: Tensor) -> Tensor:
     """log Φ(−a) for a >= 12, by the asymptotic series of Mills' ratio; its first term left out is below 1e-12."""
     r = a.square().reciprocal()
     series = 1 - r * (1 - r * (3 - r * (15 - r * (105 - r * (945 - r * (10395 - r * 135135))))))
-    return -0.5 * a.square() - _LOG_SQRT_2PI - a.log() + series.log()
+    return -0.5 * a.square() - LOG_SQRT_2PI - a.log() + series.log()
 
 
 def _upper(s: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
@@ -148,7 +134,7 @@ class _LogNdtr(Function):
         s, out = ctx.saved_tensors
         if torch.is_grad_enabled():  # a derivative of the derivative is asked for
             out = _LogNdtr.apply(s)
-        return grad * (-0.5 * s.square() - _LOG_SQRT_2PI - out).exp()
+        return grad * (-0.5 * s.square() - LOG_SQRT_2PI - out).exp()
 
 
 class _LogNegLogNdtr(Function):
@@ -169,7 +155,7 @@ class _LogNegLogNdtr(Function):
         s, b, log_b = ctx.saved_tensors
         if torch.is_grad_enabled():
             b, log_b = _LogNegLogNdtr.apply(s)
-        log_hazard = b - 0.5 * s.square() - _LOG_SQRT_2PI  # φ/Φ
+        log_hazard = b - 0.5 * s.square() - LOG_SQRT_2PI  # φ/Φ
         return -(grad_b * log_hazard.exp() + grad_l * (log_hazard - log_b).exp())
 
 
@@ -185,15 +171,3 @@ class _InOrder(Function):
     def backward(ctx: Any, grad_least: Tensor, grad_most: Tensor) -> tuple[Tensor, Tensor]:
         (swapped,) = ctx.saved_tensors
         return torch.lerp(grad_least, grad_most, swapped), torch.lerp(grad_most, grad_least, swapped)
-
-
-class _HalfSquare(Function):
-    @staticmethod
-    def forward(ctx: Any, s: Tensor) -> Tensor:
-        ctx.save_for_backward(s)
-        return 0.5 * torch.linalg.vector_norm(s, dim=-1).square()
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
-        (s,) = ctx.saved_tensors
-        return grad[..., None] * s

@@ -8,7 +8,7 @@ from torch import Tensor
 from cm2pyro import sites
 from cm2pyro.distributions.copulas.independence import IndependenceCopula
 from cm2pyro.distributions.copulas.learned import LearnedCopula
-from cm2pyro.distributions.mixture import ApartMixture, CopulaMixture
+from cm2pyro.distributions.mixture import CopulaMixture, IndependentMargins
 from cm2pyro.errors import ConfigError
 
 _MOST_JOINT_COMPONENTS = 4096
@@ -55,17 +55,17 @@ class MixtureStructure:
         """T."""
         return len(self.assignment)
 
-    def build(self, values: dict[str, Tensor], apart: bool = False) -> CopulaMixture:
+    def build(self, values: dict[str, Tensor], margins_only: bool = False) -> CopulaMixture:
         """The mixture for values of the global sites: weights (T,), locs and scales (M, K, D), and the copula's sites.
 
         Args:
-            apart: leave the copula out, see `ApartMixture`.
+            margins_only: leave the copula out, see `IndependentMargins`.
         """
         locs = values[sites.LOCS]
         log_weights, assignment, scales = values[sites.WEIGHTS].log(), self.assignment.to(locs.device), values[sites.SCALES]
-        if apart:
+        if margins_only:
             copula = IndependenceCopula(self.modalities, locs)
-            return ApartMixture(log_weights, assignment, locs, scales, copula, validate_args=False)
+            return IndependentMargins(log_weights, assignment, locs, scales, copula, validate_args=False)
         return CopulaMixture(log_weights, assignment, locs, scales, self.copula.build(values, locs), validate_args=False)
 
     def ordered(self, values: dict[str, Tensor]) -> dict[str, Tensor]:

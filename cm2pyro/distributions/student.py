@@ -13,9 +13,8 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from cm2pyro.distributions.special import log_ndtr, log_ndtri
+from cm2pyro.distributions.special import LOG_SQRT_2PI, log_ndtr, log_ndtri
 
-_LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
 _H = 0.0625  # distance of the knots of `scores_to_q` on the scale of s
 _LAST = 64.0  # the last knot
 # Double-exponential quadrature on (0, inf): w = exp(x − e^−x), trapezoid rule in x.
@@ -103,7 +102,7 @@ class _QToScores(Function):
         a, v = q.double().abs(), df.double()
         value, slope = _tail(a, v)
         s = -log_ndtri(value)
-        log_phi = -0.5 * s.square() - _LOG_SQRT_2PI
+        log_phi = -0.5 * s.square() - LOG_SQRT_2PI
         d_q = (log_normaliser(v) - v * log_cosh(a) - log_phi).exp()
         d_df = -torch.sign(q) * (value - log_phi).exp() * slope
         ctx.save_for_backward(d_q, d_df)
@@ -143,7 +142,7 @@ def _cells_of(df: tuple[float, ...], count: int, device: torch.device) -> tuple[
     q, r = _solve(*torch.broadcast_tensors(s, v))
     t = torch.tanh(q)
     # φ(s) ds = c cosh^−ν(q) dq gives q' and, differentiated along s, the rest; the same in ν gives those of r = dq/dν.
-    q1 = (v * log_cosh(q) - log_normaliser(v) - 0.5 * s.square() - _LOG_SQRT_2PI).exp()
+    q1 = (v * log_cosh(q) - log_normaliser(v) - 0.5 * s.square() - LOG_SQRT_2PI).exp()
     a = v * t * q1 - s
     q2 = q1 * a
     a1 = v * (1 - t.square()) * q1.square() + v * t * q2 - 1
@@ -187,10 +186,10 @@ class _ScoresToQ(Function):
         if df.numel() > 1:
             i = i + last * which.reshape(df.shape)
         q = _evaluate(cells[0], i, x)
-        d_s = (-0.5 * s.double().square() - _LOG_SQRT_2PI - log_normaliser(v) + v * log_cosh(q)).exp() if s.requires_grad else None
+        d_s = (-0.5 * s.double().square() - LOG_SQRT_2PI - log_normaliser(v) + v * log_cosh(q)).exp() if s.requires_grad else None
         if beyond is not None:
             over, edge = (a - inside) * _H, a.new_tensor(last * _H)
-            slope = (v * log_cosh(q) - log_normaliser(v) - 0.5 * edge.square() - _LOG_SQRT_2PI).exp()
+            slope = (v * log_cosh(q) - log_normaliser(v) - 0.5 * edge.square() - LOG_SQRT_2PI).exp()
             q = torch.where(beyond, q + slope * over + 0.5 * over.square() / v, q)
             d_s = None if d_s is None else torch.where(beyond, slope + over / v, d_s)
         sign = torch.sign(s).to(q.dtype)

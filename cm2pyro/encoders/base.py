@@ -16,7 +16,7 @@ class Encoder(nn.Module):
     evaluation.
 
     Attributes:
-        width: of the features. said: what the person who fits should know, such as that nothing pretrained is used.
+        width: of the features. remarks: what the person who fits should know, such as that nothing pretrained is used.
         architecture: plain JSON that, with `weights` none, makes the same network again without the source of its weights.
 
     Args:
@@ -26,7 +26,7 @@ class Encoder(nn.Module):
     views: ClassVar[tuple[str, ...]]
     given: ClassVar[bool] = False  # the features are the latent itself
     width: int
-    said: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
     architecture: dict[str, Any] | None = None
 
     def __init__(self, shapes: dict[str, tuple[int, ...]]) -> None:

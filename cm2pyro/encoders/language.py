@@ -10,20 +10,20 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from cm2pyro.config_base import Fraction
 from cm2pyro.data.columns import Views
 from cm2pyro.data.pretrained import cannot_be_had, folder_of, quiet, source_of
+from cm2pyro.data.text import Vocabulary
 from cm2pyro.encoders.base import Encoder
 from cm2pyro.encoders.tuning import Still, Tune, tuned
 from cm2pyro.errors import ConfigError
 from cm2pyro.registry import one_line
 
-Vocabulary = Annotated[int, Field(ge=300, le=1_000_000)]
 Size = Annotated[int, Field(gt=0, le=8192)]
-Share = Annotated[float, Field(ge=0, lt=1)]
 Pool = Literal["mean", "attention", "last"]
 
 
-class Notes(Encoder):
+class NoteEncoder(Encoder):
     """Several notes per sample, each encoded alone, then pooled: their mean, a learned weighting, or the latest.
 
     A subclass sets `width` and encodes notes one by one in `read`.
@@ -80,7 +80,7 @@ class Notes(Encoder):
         return (score.softmax(1) * features).sum(1)
 
 
-class Bag(Notes):
+class Bag(NoteEncoder):
     """The mean of token vectors, through one hidden layer: the small encoder, trains from scratch in seconds."""
 
     def __init__(
@@ -88,7 +88,7 @@ class Bag(Notes):
         shapes: dict[str, tuple[int, ...]],
         *,
         hidden: Size = 64,
-        dropout: Share = 0.1,
+        dropout: Fraction = 0.1,
         vocabulary: Vocabulary = 8000,
         pool: Pool = "mean",
     ) -> None:
@@ -105,7 +105,7 @@ class Bag(Notes):
         return [self.layers]
 
 
-class HuggingFace(Notes):
+class HuggingFace(NoteEncoder):
     """An encoder of Hugging Face; the features are the mean over a note's tokens (`token: first`: its first token).
 
     Options: `weights` none, hub, or a folder with config, weights and tokenizer; `tune` says how much is trained
@@ -123,13 +123,13 @@ class HuggingFace(Notes):
         tune: Tune = "all",
         token: Literal["mean", "first"] = "mean",
         pool: Pool = "mean",
-        dropout: Share = 0.0,
+        dropout: Fraction = 0.0,
         architecture: dict[str, Any] | None = None,
     ) -> None:
-        network, said = _network(self.source, weights, self.scratch(vocabulary, architecture))
+        network, remarks = _network(self.source, weights, self.scratch(vocabulary, architecture))
         config: Any = network.config
         super().__init__(shapes, _width(network, self.source), pool)
-        self.said = said
+        self.remarks = remarks
         self.architecture = json.loads(config.to_json_string(use_diff=False))
         self._check_length(network, shapes["tokens"][1])
         self.token = token
@@ -190,7 +190,7 @@ class TinyBERT(HuggingFace):
         tune: Tune = "all",
         token: Literal["mean", "first"] = "mean",
         pool: Pool = "mean",
-        dropout: Share = 0.0,
+        dropout: Fraction = 0.0,
         architecture: dict[str, Any] | None = None,
     ) -> None:
         if hidden % heads:

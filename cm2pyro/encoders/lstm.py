@@ -1,11 +1,11 @@
 """Recurrent encoders of time series."""
 
-from typing import Annotated, ClassVar
+from typing import ClassVar
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
+from cm2pyro.config_base import Fraction, PositiveInt
 from cm2pyro.data.columns import Views
 from cm2pyro.encoders.base import Encoder
 from cm2pyro.encoders.mlp import Summary
@@ -20,9 +20,9 @@ class LSTM(Encoder):
         self,
         shapes: dict[str, tuple[int, ...]],
         *,
-        hidden: Annotated[int, Field(gt=0)] = 64,
-        layers: Annotated[int, Field(gt=0)] = 2,
-        dropout: Annotated[float, Field(ge=0, lt=1)] = 0.3,
+        hidden: PositiveInt = 64,
+        layers: PositiveInt = 2,
+        dropout: Fraction = 0.3,
     ) -> None:
         super().__init__(shapes)
         self.width = hidden
@@ -50,10 +50,10 @@ class SummaryLSTM(Encoder):
         self,
         shapes: dict[str, tuple[int, ...]],
         *,
-        hidden: Annotated[int, Field(gt=0)] = 64,
-        layers: Annotated[int, Field(gt=0)] = 2,
-        input_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.3,
-        dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5,
+        hidden: PositiveInt = 64,
+        layers: PositiveInt = 2,
+        input_dropout: Fraction = 0.3,
+        dropout: Fraction = 0.5,
     ) -> None:
         super().__init__(shapes)
         self.lstm = LSTM(shapes, hidden=hidden, layers=layers, dropout=dropout)

@@ -1,10 +1,10 @@
 """Multilayer perceptrons over a vector: given vectors, tables, summaries of time series."""
 
-from typing import Annotated, ClassVar
+from typing import ClassVar
 
-from pydantic import Field
 from torch import Tensor, nn
 
+from cm2pyro.config_base import Fraction, PositiveInt
 from cm2pyro.data.columns import Views
 from cm2pyro.encoders.base import Encoder
 
@@ -18,10 +18,10 @@ class MLP(Encoder):
         self,
         shapes: dict[str, tuple[int, ...]],
         *,
-        hidden: Annotated[int, Field(gt=0)] = 64,
-        layers: Annotated[int, Field(gt=0)] = 1,
-        input_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0,
-        dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1,
+        hidden: PositiveInt = 64,
+        layers: PositiveInt = 1,
+        input_dropout: Fraction = 0.0,
+        dropout: Fraction = 0.1,
     ) -> None:
         super().__init__(shapes)
         self.width = hidden

@@ -7,6 +7,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from cm2pyro.config_base import Fraction, PositiveInt
 from cm2pyro.data.columns import Views
 from cm2pyro.encoders.base import Encoder
 from cm2pyro.errors import ConfigError
@@ -25,9 +26,9 @@ class Transformer(Encoder):
         shapes: dict[str, tuple[int, ...]],
         *,
         hidden: Annotated[int, Field(gt=0, multiple_of=2)] = 64,
-        layers: Annotated[int, Field(gt=0)] = 2,
-        heads: Annotated[int, Field(gt=0)] = 4,
-        dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2,
+        layers: PositiveInt = 2,
+        heads: PositiveInt = 4,
+        dropout: Fraction = 0.2,
     ) -> None:
         super().__init__(shapes)
         bins, channels = shapes["binned"]

@@ -11,7 +11,9 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from cm2pyro.config_base import Fraction
 from cm2pyro.data.columns import Views
+from cm2pyro.data.image import Side
 from cm2pyro.encoders.base import Encoder
 from cm2pyro.encoders.tuning import Still, Tune, tuned
 from cm2pyro.errors import ConfigError
@@ -22,8 +24,6 @@ _SECOND_HEADS = ("aux", "AuxLogits")  # of the Inceptions, for training alone
 MEAN, SD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's channels, what pretrained networks expect
 
 Degrees = Annotated[float, Field(ge=0, le=180)]
-Share = Annotated[float, Field(ge=0, lt=1)]
-Side = Annotated[int, Field(ge=16, le=2048)]
 
 
 class Sight(nn.Module):
@@ -66,10 +66,10 @@ class CNN(Encoder):
         *,
         size: Side = 224,
         width: Annotated[int, Field(gt=0, le=512)] = 8,
-        dropout: Share = 0.1,
+        dropout: Fraction = 0.1,
         degrees: Degrees = 0.0,
-        translate: Share = 0.0,
-        zoom: Share = 0.0,
+        translate: Fraction = 0.0,
+        zoom: Fraction = 0.0,
     ) -> None:
         super().__init__(shapes)
         self.sight = Sight(size, degrees, translate, zoom)
@@ -109,16 +109,16 @@ class Backbone(Encoder):
         size: Side = 224,
         weights: str = "none",
         tune: Tune = "all",
-        dropout: Share = 0.0,
+        dropout: Fraction = 0.0,
         degrees: Degrees = 15.0,
-        translate: Share = 0.05,
-        zoom: Share = 0.05,
+        translate: Fraction = 0.05,
+        zoom: Fraction = 0.05,
     ) -> None:
         super().__init__(shapes)
         self.sight = Sight(size, degrees, translate, zoom)
         network = self._network(size)
         if weights == "none":
-            self.said = (f"{self.backbone} starts from scratch (weights: none)",)
+            self.remarks = (f"{self.backbone} starts from scratch (weights: none)",)
         else:
             _load(network, self._weights(weights), weights)
         network.set_submodule(_head(network), nn.Identity())

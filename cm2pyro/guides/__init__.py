@@ -8,9 +8,9 @@ from cm2pyro.config import Config
 from cm2pyro.distributions.mixture import CopulaMixture
 from cm2pyro.encoders import Modules, Restored, make_encoder
 from cm2pyro.guides.alignment import ALIGNMENTS, penalty
-from cm2pyro.guides.amortized import Guide
 from cm2pyro.guides.globals import GLOBAL_GUIDES, GlobalGuide, Sampler
 from cm2pyro.guides.local import LocalGuide
+from cm2pyro.guides.variational import Guide
 
 __all__ = ["ALIGNMENTS", "GLOBAL_GUIDES", "Guide", "make_global_guides", "make_guide", "penalty"]
 

@@ -35,7 +35,7 @@ class GlobalGuide(nn.Module):
 
     def forward(self) -> dict[str, Tensor]:
         """Sample the sites."""
-        raise NotImplementedError
+        return self.auto()
 
     def start(self, values: dict[str, Tensor]) -> None:
         """Begin at these values of the sites."""
@@ -43,7 +43,7 @@ class GlobalGuide(nn.Module):
 
     def median(self) -> dict[str, Tensor]:
         """Medians of the sites; the point estimates, where there is nothing else."""
-        raise NotImplementedError
+        return self.auto.median()
 
     def hold(self, names: Iterable[str]) -> None:
         """Keep these sites out of the gradient steps; `start` still moves them."""
@@ -81,15 +81,9 @@ class PointGuide(GlobalGuide):
         self.auto = AutoDelta(sample_globals)
         self.auto()  # creates the parameters
 
-    def forward(self) -> dict[str, Tensor]:
-        return self.auto()
-
     def start(self, values: dict[str, Tensor]) -> None:
         for name, value in values.items():
             setattr(self.auto, name, value)
-
-    def median(self) -> dict[str, Tensor]:
-        return self.auto.median()
 
     def hold(self, names: Iterable[str]) -> None:
         parameters = dict(self.auto.named_parameters())
@@ -108,17 +102,11 @@ class NormalGuide(GlobalGuide):
         self.auto = AutoNormal(sample_globals, init_scale=_WIDTH)
         self.auto()
 
-    def forward(self) -> dict[str, Tensor]:
-        return self.auto()
-
     def start(self, values: dict[str, Tensor]) -> None:
         with torch.no_grad():
             for name, value in values.items():
                 support = self._trace.nodes[name]["fn"].support
                 getattr(self.auto.locs, name).copy_(biject_to(support).inv(value))
-
-    def median(self) -> dict[str, Tensor]:
-        return self.auto.median()
 
     def spread(self, covariance: Tensor) -> None:
         # Of all independent normals these diverge least from it, in the direction of the ELBO: they are as wide as its conditionals.
@@ -147,9 +135,6 @@ class JointGuide(GlobalGuide):
         auto._pyro_name = f"{type(self).__name__}_{name}"
         self.auto = auto
         self.auto()
-
-    def forward(self) -> dict[str, Tensor]:
-        return self.auto()
 
     def start(self, values: dict[str, Tensor]) -> None:
         with torch.no_grad():
@@ -186,9 +171,6 @@ class LowRankGuide(JointGuide):
     def __init__(self, sample_globals: Sampler, name: str = "globals") -> None:
         super().__init__(AutoLowRankMultivariateNormal(sample_globals, init_scale=_WIDTH), name)
 
-    def median(self) -> dict[str, Tensor]:
-        return self.auto.median()
-
     def spread(self, covariance: Tensor) -> None:
         # Principal components of the correlations; what they leave of each variance is the diagonal.
         sd = covariance.diagonal().sqrt()
@@ -205,9 +187,6 @@ class FullRankGuide(JointGuide):
 
     def __init__(self, sample_globals: Sampler, name: str = "globals") -> None:
         super().__init__(AutoMultivariateNormal(sample_globals, init_scale=_WIDTH), name)
-
-    def median(self) -> dict[str, Tensor]:
-        return self.auto.median()
 
     def spread(self, covariance: Tensor) -> None:
         root = torch.linalg.cholesky(covariance.double()).to(covariance)

@@ -7,6 +7,7 @@ from cm2pyro.data.columns import Views
 from cm2pyro.encoders import Encoder
 
 _LEAST_SCALE = 1e-3
+_MOMENTUM = 0.05  # weight of the latest step in running statistics
 _FIRST_SCALE = -1.0  # softplus(-1) = 0.31: draws spread from the first step, but less than the latents themselves
 
 
@@ -21,9 +22,8 @@ class RowNorm(nn.Module):
     variance: Tensor
     steps: Tensor
 
-    def __init__(self, dim: int, momentum: float = 0.05) -> None:
+    def __init__(self, dim: int) -> None:
         super().__init__()
-        self.momentum = momentum
         self.register_buffer("loc", torch.zeros(dim))
         self.register_buffer("variance", torch.ones(dim))
         self.register_buffer("steps", torch.zeros((), dtype=torch.long))
@@ -35,7 +35,7 @@ class RowNorm(nn.Module):
             loc, variance = z.mean(0), z.var(0, unbiased=False)
             with torch.no_grad():
                 # The first steps average evenly: a start at 0 and 1 would linger.
-                weight = (1 / (self.steps + 1).to(z.dtype)).clamp_min(self.momentum)
+                weight = (1 / (self.steps + 1).to(z.dtype)).clamp_min(_MOMENTUM)
                 self.loc.lerp_(loc, weight)
                 self.variance.lerp_(variance * len(z) / (len(z) - 1), weight)
                 self.steps += 1

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from cm2pyro.inference.curvature import Derivatives, derivatives
-from cm2pyro.inference.free_sites import Sites
+from cm2pyro.inference.free_sites import FreeSites
 
 _CONVERGED = 0.01  # nats that a Newton step could still gain
 _ROUNDS = 4  # of new curvature; with the second most searches have ended
@@ -50,7 +50,7 @@ class Maximum:
         return 0.5 * float((self.whitener().mT @ self.at.gradient[~self.held]).square().sum())
 
 
-def ascend(free: Sites, x: Tensor, z: Tensor, observed: Tensor) -> Maximum:
+def ascend(free: FreeSites, x: Tensor, z: Tensor, observed: Tensor) -> Maximum:
     """Climb from x (P,) until a Newton step promises less than 0.01 nats, by L-BFGS in coordinates in which the curvature is one.
 
     Parameters whose maximum is at a bound are put there and held; at a saddle it stops.
@@ -66,7 +66,7 @@ def ascend(free: Sites, x: Tensor, z: Tensor, observed: Tensor) -> Maximum:
     return end
 
 
-def climb(free: Sites, start: Maximum, z: Tensor, observed: Tensor, steps: int) -> Tensor:
+def climb(free: FreeSites, start: Maximum, z: Tensor, observed: Tensor, steps: int) -> Tensor:
     """(P,) where at most so many steps of L-BFGS lead from `start` on these rows, in its whitened coordinates."""
     whitener = start.whitener()
     y = whitener.new_zeros(len(whitener), requires_grad=True)
@@ -88,7 +88,7 @@ def climb(free: Sites, start: Maximum, z: Tensor, observed: Tensor, steps: int) 
         return found if bool(torch.isfinite(found).all()) else start.x
 
 
-def _bounds(free: Sites, end: Maximum, z: Tensor, observed: Tensor) -> tuple[Tensor, Tensor]:
+def _bounds(free: FreeSites, end: Maximum, z: Tensor, observed: Tensor) -> tuple[Tensor, Tensor]:
     """x with parameters put to their bounds, or taken away from there, where that is uphill; and which are held."""
     x, gradient = end.x.clone(), end.at.gradient
     speed = free.speed(x)

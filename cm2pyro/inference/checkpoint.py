@@ -6,7 +6,6 @@ import os
 import re
 import zlib
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,26 +20,7 @@ from cm2pyro.registry import one_line
 
 FORMAT = 1
 _AGAIN = "fit again with --overwrite"
-
-
-@dataclass
-class Progress:
-    """How far a fit has come.
-
-    Attributes:
-        epoch: epochs done. batch: batches of the next one that are done. step: batches done in all. skipped: of the last of them,
-            how many in a row were left out since they were not finite. best: lowest validation log-loss and best_epoch where it was
-            reached; waited: epochs since. done: the fit has ended.
-    """
-
-    epoch: int = 0
-    batch: int = 0
-    step: int = 0
-    skipped: int = 0
-    best: float | None = None
-    best_epoch: int = 0
-    waited: int = 0
-    done: bool = False
+_REMEDY = "fit --resume goes on from another checkpoint where there is one, --overwrite starts anew"
 
 
 def best(folder: Path) -> Path:
@@ -118,9 +98,6 @@ def read_latest(folder: Path) -> tuple[Path, dict[str, Tensor], dict[str, Any], 
             raise error from None
 
 
-_REMEDY = "fit --resume goes on from another checkpoint where there is one, --overwrite starts anew"
-
-
 def _checksum(tensors: dict[str, Tensor], text: str) -> str:
     """Of a file's content: what was flipped on the disk would else become a wrong number in silence."""
     crc = zlib.crc32(text.encode())
@@ -154,7 +131,7 @@ def load_module(module: nn.Module, tensors: dict[str, Tensor], where: Path) -> N
         module.load_state_dict(tensors)
     except RuntimeError as error:
         reason = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
-        raise CheckpointError(f"{where}: does not fit config.yaml ({reason[:160]}); fit again with --overwrite") from error
+        raise CheckpointError(f"{where}: does not fit config.yaml ({reason[:160]}); {_AGAIN}") from error
 
 
 def check_finite(tensors: dict[str, Tensor], where: Path) -> None:
@@ -186,4 +163,5 @@ def part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 
 def with_prefix(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """What `part` undoes."""
     return {f"{prefix}.{name}": tensor for name, tensor in tensors.items()}

@@ -19,7 +19,7 @@ from torch.autograd.functional import hessian, jacobian
 
 from cm2pyro import sites
 from cm2pyro.distributions.mixture import CopulaMixture
-from cm2pyro.inference.free_sites import Sites
+from cm2pyro.inference.free_sites import FreeSites
 
 _STEP = 1e-6  # of forward differences of log densities, in float64: an error of 1e-6 relative; of gradients ten times that
 _BLOCK = 4_000_000  # numbers held at a time
@@ -40,7 +40,7 @@ class Derivatives:
     gradient: Tensor
 
 
-def derivatives(free: Sites, x: Tensor, z: Tensor, observed: Tensor) -> Derivatives:
+def derivatives(free: FreeSites, x: Tensor, z: Tensor, observed: Tensor) -> Derivatives:
     """Scores, gradient and information at x (P,) for rows z (N, M, D), observed (N, M) bool."""
     layout = _Layout(free)
     mixture = free.structure.build(free.values(x))
@@ -63,7 +63,7 @@ def derivatives(free: Sites, x: Tensor, z: Tensor, observed: Tensor) -> Derivati
     return Derivatives(total, -(outer + within + curvature), total.sum(0) + slope)
 
 
-def _prior(free: Sites, x: Tensor) -> tuple[Tensor, Tensor]:
+def _prior(free: FreeSites, x: Tensor) -> tuple[Tensor, Tensor]:
     """(P,) gradient and (P, P) second derivatives of the log prior: of each site by differences, which are drawn up as one batch."""
     slope, curvature = torch.zeros_like(x), x.new_zeros(len(x), len(x))
     for name, place in free.places.items():
@@ -83,7 +83,7 @@ class _Layout:
     `dimension` and `component` (P,) are _ANY for a parameter of all. `groups`: parameters of which no two meet in one l_t and dimension.
     """
 
-    def __init__(self, free: Sites) -> None:
+    def __init__(self, free: FreeSites) -> None:
         structure, P = free.structure, len(free.vector)
         self.places = free.places
         self.dimension, self.component = torch.full((P,), _ANY), torch.full((P,), _ANY)
@@ -131,7 +131,7 @@ class _Layout:
         return found
 
 
-def _by_component(free: Sites, layout: _Layout, mixture: CopulaMixture, x: Tensor, z: Tensor, observed: Tensor) -> Tensor:
+def _by_component(free: FreeSites, layout: _Layout, mixture: CopulaMixture, x: Tensor, z: Tensor, observed: Tensor) -> Tensor:
     """(N, T, P) gradients of l_t."""
     structure = free.structure
     M, K, D = structure.modalities, structure.components, structure.dim
@@ -166,13 +166,13 @@ def _by_component(free: Sites, layout: _Layout, mixture: CopulaMixture, x: Tenso
     return found
 
 
-def _slope(free: Sites, site: str, x: Tensor) -> Tensor:
+def _slope(free: FreeSites, site: str, x: Tensor) -> Tensor:
     """Derivative of an elementwise transform."""
     part = x[free.places[site]].reshape(free.shapes[site]).detach().clone().requires_grad_()
     return torch.autograd.grad(free.transforms[site](part).sum(), part)[0].reshape(-1)
 
 
-def _within(free: Sites, layout: _Layout, x: Tensor, z: Tensor, observed: Tensor, r: Tensor) -> Tensor:
+def _within(free: FreeSites, layout: _Layout, x: Tensor, z: Tensor, observed: Tensor, r: Tensor) -> Tensor:
     """(P, P) of Σ over rows and components of r ∇² l_t, r (N, T) held."""
     P = len(x)
 

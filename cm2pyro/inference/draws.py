@@ -11,7 +11,7 @@ from cm2pyro.data.dataset import Batch, Dataset
 from cm2pyro.distributions.mixture import CopulaMixture
 from cm2pyro.guides.imputation import Noise
 from cm2pyro.inference import distributed
-from cm2pyro.inference.program import Program
+from cm2pyro.inference.program import ROWS_AT_ONCE, Program, evaluating
 from cm2pyro.models import Head, as_head
 
 Alteration = Callable[[Program, Tensor, Tensor], Tensor]  # z (S, B, M, D) of all latents, observed (B, M) -> other draws like z
@@ -95,19 +95,13 @@ class Globals:
 
 def globals_of(program: Program, draws: int, seed: int) -> Globals:
     """The global sites of a fit, for that many draws of the latents."""
-    if not program.random:
-        values = [program.values()]
-    else:
-        device = next(program.parameters()).device
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            torch.manual_seed(seed)
-            values = program.draw_globals(min(draws, _GLOBAL_DRAWS))
+    values = program.draw_globals(min(draws, _GLOBAL_DRAWS), seed) if program.random else [program.values()]
     heads = [as_head(value) for value in values]
     return Globals([program.build(value) for value in values], [head for head in heads if head is not None])
 
 
 def posterior_draws(
-    programs: Sequence[Program], dataset: Dataset, draws: int, seed: int, batch_size: int = 256, alter: Alteration | None = None
+    programs: Sequence[Program], dataset: Dataset, draws: int, seed: int, batch_size: int = ROWS_AT_ONCE, alter: Alteration | None = None
 ) -> Iterator[Draws]:
     """Draws for every row, batch by batch, `draws` for each member, passed through `alter` if that is given.
 
@@ -116,20 +110,13 @@ def posterior_draws(
     Every row uses the same noise: its numbers depend on the patient, the run, `draws` and `seed` alone.
     """
     device = next(programs[0].parameters()).device
-    training = [program.training for program in programs]
-    for program in programs:
-        program.eval()
-    globals_ = [globals_of(program, draws, seed) for program in programs]
-    uniform, normal = shared_noise(draws, len(dataset.names), programs[0].structure.dim, seed, device)
-    try:
-        with torch.no_grad():
-            # What alters draws may count them: it sees all.
-            for batch in dataset.batches(batch_size) if alter is not None else distributed.batches(dataset, batch_size):
-                batch = batch.to(device)
-                yield Draws(batch, [_member(*each, batch, (uniform, normal), alter) for each in zip(programs, globals_, strict=True)])
-    finally:
-        for program, mode in zip(programs, training, strict=True):
-            program.train(mode)
+    with evaluating(programs), torch.no_grad():
+        globals_ = [globals_of(program, draws, seed) for program in programs]
+        noise = shared_noise(draws, len(dataset.names), programs[0].structure.dim, seed, device)
+        # What alters draws may count them: it sees all.
+        for batch in dataset.batches(batch_size) if alter is not None else distributed.batches(dataset, batch_size):
+            batch = batch.to(device)
+            yield Draws(batch, [_member(*each, batch, noise, alter) for each in zip(programs, globals_, strict=True)])
 
 
 def groups_of(draws: int, values: Sequence[object]) -> list[slice]:

@@ -4,7 +4,7 @@ import logging
 import math
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +18,15 @@ from cm2pyro.data.shards.dataset import StreamedDataset
 from cm2pyro.errors import CheckpointError, CM2Error
 from cm2pyro.inference import distributed, finite, monitor, state
 from cm2pyro.inference.average import Average, current
-from cm2pyro.inference.checkpoint import Progress
 from cm2pyro.inference.frozen import frozen_potential
 from cm2pyro.inference.interrupt import Stop
 from cm2pyro.inference.maximise import maximise
 from cm2pyro.inference.program import Program
+from cm2pyro.inference.progress import Progress
 from cm2pyro.inference.refit_guide import refit_guide
 from cm2pyro.inference.snapshots import Snapshots
 from cm2pyro.inference.start import standard_values, start_values
-from cm2pyro.inference.step import Objective, make_optimiser, take_step
+from cm2pyro.inference.step import Objective, make_optimiser, schedule, take_step
 from cm2pyro.inference.sums import Sums
 from cm2pyro.inference.validate import validate
 
@@ -66,7 +66,7 @@ class Trainer:
             self.held = {sites.WEIGHTS, sites.LOCS, sites.SCALES}
         if self.held:
             program.guide.globals.hold(self.held)
-        program.apart = update == "ifm"
+        program.margins_only = update == "ifm"
         if distributed.world() > 1:
             object.__setattr__(program, "objective", distributed.wrapped(Objective(config, program)))
         self.optimiser = make_optimiser(config, program)
@@ -100,7 +100,7 @@ class Trainer:
         structure, fit = self.program.structure, self.config.fit
         if self.standard:
             return {name: value.to(self.device) for name, value in standard_values(structure).items()}
-        pilot = monitor.sample(self.program, self.train.pilot, _PILOT)
+        pilot = monitor.few_if_costly(self.program, self.train.pilot, _PILOT)
         return start_values(structure, monitor.latents(self.program, pilot), pilot.observed.to(self.device), fit.restarts, fit.seed)
 
     def run(self, report: Report | None = None) -> None:
@@ -115,6 +115,10 @@ class Trainer:
         object.__setattr__(self.program, "objective", None)
         if self.stop.asked is not None:
             raise self.stop.error(f"after epoch {self.progress.epoch}")
+        self._finish()
+
+    def _finish(self) -> None:
+        """What follows the last epoch: the best weights, a second step for the copula, a mixture that settles on the latents."""
         given = all(encoder.given for encoder in self.program.guide.encoders())
         if given:
             # Early stopping guards the outcome. Latents that are given do not move, and what describes them is estimated by all epochs.
@@ -123,7 +127,7 @@ class Trainer:
         self.program.load_state_dict(self.best)
         two_steps = self.config.prior.copula.update == "ifm"
         if two_steps:
-            self.program.apart = False
+            self.program.margins_only = False
             self._second_step({sites.WEIGHTS, *self.held})
         settles = self.config.fit.settle and not self.standard
         if settles and self.config.guide.globals not in ("delta", "nuts"):
@@ -158,7 +162,12 @@ class Trainer:
         self._batches()
         record, found, log_loss = self._end_epoch()
         self.records.append(record)
-        best_now = self._judge(log_loss)
+        best_now = self.progress.judge(log_loss)
+        if best_now:
+            self.best = {name: tensor.clone() for name, tensor in self.average.tensors.items()}
+        self.progress.judge_end(self.config.fit)
+        if self.progress.done and not self.progress.best_epoch:
+            raise CM2Error(f"after epoch {self.progress.epoch}: no epoch had a finite validation log-loss; {finite.REMEDY}")
         fresh = {key: message for key, message in found.items() if key not in self.warned}
         self.warned |= set(found)
         self.progress.batch, self.sums = 0, Sums()
@@ -219,11 +228,8 @@ class Trainer:
             "epoch": self.progress.epoch,
             "val_log_loss": log_loss if scored else None,
             "val_auroc": auroc,
-            "effective_components": health.effective_components,
-            "tau": health.tau,
-            "latent_sd": health.latent_sd,
-            "seconds": round(self.sums_so_far().seconds, 3),
-        } | means
+        }
+        record |= asdict(health) | {"seconds": round(self.sums_so_far().seconds, 3)} | means
         if self.program.model.missingness is not None:
             record["missingness"] = missingness
         found = monitor.warnings(self.config, self.progress.epoch, health, means["kl_per_modality"], means["copula_gradient"])
@@ -241,7 +247,8 @@ class Trainer:
     def _step(self, batch: Batch) -> None:
         self.progress.step += 1
         with noise.shared(batch.share, self.device, self.config.fit.seed * 1_000_003 + self.progress.step):
-            taken = take_step(self.config, self.program, self.optimiser, batch, self._schedule())
+            rate = schedule(self.config.fit, self.progress.step, self.config.fit.epochs * self._steps)
+            taken = take_step(self.config, self.program, self.optimiser, batch, rate)
         if isinstance(taken, str):
             self._skip(taken)
         else:
@@ -264,35 +271,10 @@ class Trainer:
             f"expected finite numbers; {finite.REMEDY}"
         )
 
-    def _schedule(self) -> float:
-        """Share of the peak learning rate at this step."""
-        fit = self.config.fit
-        if fit.schedule == "constant":
-            return 1.0
-        total = fit.epochs * self._steps
-        return 0.5 * (1 + math.cos(math.pi * min(self.progress.step / total, 1.0)))
-
     @property
     def _steps(self) -> int:
         """Optimiser steps of an epoch."""
         return math.ceil(len(self.train) / self.config.fit.batch_size)
-
-    def _judge(self, log_loss: float | None) -> bool:
-        """Update best, patience and end; whether this epoch is the best so far. None: there is nothing to judge by."""
-        progress = self.progress
-        better = log_loss is None or (math.isfinite(log_loss) and (progress.best is None or log_loss < progress.best))
-        if better:
-            progress.best, progress.best_epoch, progress.waited = log_loss, progress.epoch, 0
-            self.best = {name: tensor.clone() for name, tensor in self.average.tensors.items()}
-        else:
-            progress.waited += 1
-        self._judge_end()
-        if progress.done and not progress.best_epoch:
-            raise CM2Error(f"after epoch {progress.epoch}: no epoch had a finite validation log-loss; {finite.REMEDY}")
-        return better
-
-    def _judge_end(self) -> None:
-        self.progress.done = self.progress.epoch >= self.config.fit.epochs or self.progress.waited >= self.config.fit.patience
 
     # --- checkpoints --------------------------------------------------------------------------------------------
 
@@ -310,6 +292,5 @@ class Trainer:
         if self.folder is None:
             raise CheckpointError("resume: this fit has no run folder; pass out=")
         reason = state.read(self, self.folder)
-        # More epochs than before, or more patience, may have been asked for.
-        self._judge_end()
+        self.progress.judge_end(self.config.fit)
         return reason

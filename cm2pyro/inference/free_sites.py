@@ -11,8 +11,15 @@ from cm2pyro.distributions.structure import MixtureStructure
 from cm2pyro.inference.maximise import inside
 
 
-class Sites:
-    """All global sites as one unconstrained vector (P,), in float64; P counts free parameters."""
+class FreeSites:
+    """All global sites as one unconstrained vector (P,), in float64; P counts free parameters.
+
+    Args:
+        values: of the sites. priors: of these, and perhaps of others.
+
+    Attributes:
+        vector: (P,) where `values` are. shapes: site -> shape of its unconstrained value.
+    """
 
     def __init__(self, structure: MixtureStructure, priors: dict[str, TorchDistribution], values: dict[str, Tensor]) -> None:
         self.structure, self.priors = structure, {name: priors[name] for name in values}
@@ -33,6 +40,7 @@ class Sites:
         return found
 
     def values(self, x: Tensor) -> dict[str, Tensor]:
+        """Values of the sites at x (P,)."""
         parts = x.split([shape.numel() for shape in self.shapes.values()])
         return {name: self.transforms[name](part.reshape(self.shapes[name])) for name, part in zip(self.shapes, parts, strict=True)}
 
@@ -45,9 +53,11 @@ class Sites:
         return torch.stack([self.priors[name].log_prob(value).sum() for name, value in self.values(x).items()]).sum()
 
     def objective(self, x: Tensor, z: Tensor, observed: Tensor) -> Tensor:
+        """() log likelihood + log prior."""
         return self.log_prob(x, z, observed).sum() + self.log_prior(x)
 
     def gradient(self, x: Tensor, z: Tensor, observed: Tensor) -> Tensor:
+        """(P,) of the objective."""
         x = x.detach().clone().requires_grad_()
         return torch.autograd.grad(self.objective(x, z, observed), x)[0]
 

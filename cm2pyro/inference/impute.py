@@ -10,13 +10,13 @@ from torch import Tensor
 
 from cm2pyro.data.dataset import Dataset
 from cm2pyro.inference.draws import globals_of, groups_of
-from cm2pyro.inference.program import Program
+from cm2pyro.inference.program import ROWS_AT_ONCE, Program, evaluating
 from cm2pyro.models import Head
 
 _PROPOSALS = 20  # to each draw that is kept
 
 
-def impute(programs: Sequence[Program], dataset: Dataset, draws: int, seed: int, batch_size: int = 256) -> NDArray[np.float32]:
+def impute(programs: Sequence[Program], dataset: Dataset, draws: int, seed: int) -> NDArray[np.float32]:
     """Draws of the latents, (E S, N, M, D), member by member of E programs.
 
     Each row has noise of its own, made from the seed and its id, so that the rows of a draw are independent given the
@@ -34,11 +34,8 @@ def impute(programs: Sequence[Program], dataset: Dataset, draws: int, seed: int,
     globals_ = [globals_of(program, draws, seed) for program in programs]
     shape = (len(programs) * proposals, len(dataset.names), programs[0].structure.dim)
     parts = [torch.zeros(len(programs) * draws, 0, *shape[1:])]
-    training = [program.training for program in programs]
-    with torch.no_grad():
-        for program in programs:
-            program.eval()
-        for batch in dataset.batches(batch_size):
+    with evaluating(programs), torch.no_grad():
+        for batch in dataset.batches(ROWS_AT_ONCE):
             own = zip(*[_own_noise(dataset.ids[row], seed, *shape) for row in batch.rows.tolist()], strict=True)
             uniform, seen, missing, start = (torch.stack(side, 1).to(like).split(proposals) for side in own)
             batch = batch.to(like.device)
@@ -57,8 +54,6 @@ def impute(programs: Sequence[Program], dataset: Dataset, draws: int, seed: int,
                         filled = _resampled(filled, log_weights, left.stop - left.start, start[e][some][0])
                     drawn.append(filled)
             parts.append(torch.cat(drawn).float().cpu())
-        for program, mode in zip(programs, training, strict=True):
-            program.train(mode)
     return torch.cat(parts, 1).numpy()
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from cm2pyro.distributions.structure import MixtureStructure
 from cm2pyro.inference.ascent import Maximum, ascend, climb
 from cm2pyro.inference.curvature import derivatives
-from cm2pyro.inference.free_sites import Sites
+from cm2pyro.inference.free_sites import FreeSites
 from cm2pyro.inference.maximise import maximise
 
 MOST_PARAMETERS = 500  # whose curvature is computed; with more, folds cost less
@@ -37,6 +37,7 @@ class LeftOut:
 
     @property
     def in_folds(self) -> bool:
+        """Whether every value comes from a refit."""
         return self.refits == len(self.elpd)
 
 
@@ -66,14 +67,9 @@ def leave_out(
     """
     z = z.double()
     count = int(subjects.max()) + 1
-    free = Sites(structure, priors, values)
-    x, end, leverage = free.vector, None, None
-    for attempt in range(_ATTEMPTS if len(x) <= MOST_PARAMETERS else 0):
-        end = ascend(free, x, z, observed)
-        x, leverage = end.x, _leverage(end.information, _sums(end.scores, subjects, count))
-        if leverage is not None or attempt + 1 == _ATTEMPTS:
-            break
-        x = _escape(free, end, z, observed)
+    free = FreeSites(structure, priors, values)
+    end, leverage = _settled(free, z, observed, subjects, count) if len(free.vector) <= MOST_PARAMETERS else (None, None)
+    x = free.vector if end is None else end.x
     with torch.no_grad():
         inside = _sums(free.log_prob(x, z, observed), subjects, count)
         objective = float(inside.sum() + free.log_prior(x))
@@ -98,7 +94,18 @@ def leave_out(
     return LeftOut(elpd, float((inside - elpd).sum()), refits, values, objective)
 
 
-def _escape(free: Sites, end: Maximum, z: Tensor, observed: Tensor) -> Tensor:
+def _settled(free: FreeSites, z: Tensor, observed: Tensor, subjects: Tensor, count: int) -> tuple[Maximum, Tensor | None]:
+    """The maximum, and the leverage (S,) of every subject there; None where H is not positive definite, off saddles too."""
+    end = ascend(free, free.vector, z, observed)
+    for attempt in range(_ATTEMPTS):
+        leverage = _leverage(end.information, _sums(end.scores, subjects, count))
+        if leverage is not None or attempt + 1 == _ATTEMPTS:
+            break
+        end = ascend(free, _escape(free, end, z, observed), z, observed)
+    return end, leverage
+
+
+def _escape(free: FreeSites, end: Maximum, z: Tensor, observed: Tensor) -> Tensor:
     """Off a saddle, such as two components that are one: down the direction of least curvature on both sides, the better kept."""
     curvature, directions = torch.linalg.eigh(end.information)
     step = torch.zeros_like(end.x)

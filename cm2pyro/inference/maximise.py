@@ -21,13 +21,13 @@ def maximise(
     observed: Tensor,
     steps: int = 100,
     seed: int = 0,
-    apart: bool = False,
+    margins_only: bool = False,
 ) -> tuple[dict[str, Tensor], float]:
     """Maximise Σ_i log p(z_i,observed) + log prior over the named sites, the others held, by L-BFGS in float64.
 
     Args:
         values: of all global sites; the search starts there. z: (N, M, D). observed: (N, M) bool. Of more than 20,000 rows
-            that many are drawn with `seed`. apart: maximise the composite likelihood of the margins, see `ApartMixture`.
+            that many are drawn with `seed`. margins_only: maximise the composite likelihood of the margins, see `IndependentMargins`.
 
     Returns:
         all values, the named ones at the maximum; and the log likelihood there, for all N rows.
@@ -53,7 +53,7 @@ def maximise(
     def terms() -> tuple[Tensor, Tensor]:
         now = at(free)
         prior = torch.stack([priors[name].log_prob(now[name]).sum() for name in transforms]).sum()
-        return share * structure.build(now, apart).log_prob(z, observed).sum(), prior
+        return share * structure.build(now, margins_only).log_prob(z, observed).sum(), prior
 
     if free:
         optimiser = torch.optim.LBFGS(
@@ -69,7 +69,7 @@ def maximise(
 
         optimiser.step(closure)
     with torch.no_grad():
-        likelihood = float(terms()[0]) if free else float(share * structure.build(fixed, apart).log_prob(z, observed).sum())
+        likelihood = float(terms()[0]) if free else float(share * structure.build(fixed, margins_only).log_prob(z, observed).sum())
         found = at(free)
     return {name: found[name].detach().to(value.dtype) for name, value in values.items()}, likelihood
 

@@ -1,6 +1,5 @@
 """NUTS for the global sites on latents that stand still: the standard by which approximate posteriors are judged."""
 
-import copy
 import warnings
 from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from cm2pyro.distributions.mixture import CopulaMixture
 from cm2pyro.distributions.structure import MixtureStructure
 from cm2pyro.errors import CM2Error
 from cm2pyro.inference.maximise import inside
+from cm2pyro.models.priors import unchecked
 
 Values = dict[str, Tensor]
 Progress = Callable[[int, int, int], None]  # chain, iterations done, iterations in all
@@ -68,7 +68,7 @@ class Potential:
         self.structure, self.z, self.extra = structure, z.detach().double(), extra
         self.observed = None if bool(observed.all()) else observed
         # Values come out of the sites' own bijections: looking whether they lie in the support would be a tenth of the time.
-        self.priors = {name: _unchecked(prior) for name, prior in priors.items()}
+        self.priors = {name: unchecked(prior) for name, prior in priors.items()}
         self.transforms = {name: biject_to(prior.support) for name, prior in self.priors.items()}
         self._shapes = {name: t.inverse_shape(self.priors[name].shape()) for name, t in self.transforms.items()}
         self.sizes = [shape.numel() for shape in self._shapes.values()]
@@ -228,12 +228,3 @@ def _finite_start(potential: Callable[[Values], Tensor], like: Tensor) -> Values
         if bool(torch.isfinite(value)) and bool(torch.isfinite(gradient).all()):
             return {"y": y.detach()}
     raise CM2Error("nuts: potential or gradient is not finite near the point estimate; fit longer, or choose narrower priors")
-
-
-def _unchecked(prior: TorchDistribution) -> TorchDistribution:
-    """The same distribution, which does not look whether values lie in its support."""
-    prior = copy.copy(prior)
-    prior._validate_args = False
-    if hasattr(prior, "base_dist"):
-        prior.base_dist = _unchecked(prior.base_dist)
-    return prior

@@ -15,14 +15,11 @@ from cm2pyro.inference.program import Program
 Values = dict[str, Tensor]
 
 
-def posterior_values(program: Program, draws: int, seed: int) -> Values:
+def site_draws(program: Program, draws: int, seed: int) -> Values:
     """Values of the global sites from their posterior, site -> (C, S, …) float64: the chains, or `draws` of the guide as one."""
     if program.chains is not None:
         return {name: value.double() for name, value in program.chains.values.items()}
-    device = next(program.parameters()).device
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(seed)
-        found = program.draw_globals(draws)
+    found = program.draw_globals(draws, seed)
     return {name: torch.stack([value[name] for value in found])[None].double() for name in found[0]}
 
 

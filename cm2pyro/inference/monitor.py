@@ -9,9 +9,10 @@ from torch import Tensor
 from cm2pyro import sites
 from cm2pyro.config import Config
 from cm2pyro.data.dataset import Dataset
+from cm2pyro.distributions.copulas.base import tau_of_pair
 from cm2pyro.distributions.mixture import CopulaMixture
 from cm2pyro.inference import distributed
-from cm2pyro.inference.program import Program
+from cm2pyro.inference.program import ROWS_AT_ONCE, Program, evaluating
 
 _SETTLE = 5  # epochs
 _ROWS, _COSTLY_ROWS = 2000, 256  # enough for means of responsibilities; of pictures and notes fewer, since each epoch encodes them again
@@ -32,14 +33,11 @@ class Health:
     latent_sd: dict[str, float]
 
 
-def latents(program: Program, dataset: Dataset, batch_size: int = 256, seed: int | None = None) -> Tensor:
+def latents(program: Program, dataset: Dataset, seed: int | None = None) -> Tensor:
     """Locations of the observed latents, (N, M, D), in evaluation mode; with a seed one draw of each instead."""
-    training = program.training
-    program.eval()
-    with torch.no_grad():
-        device = next(program.parameters()).device
-        mine = [program.guide.represent(batch.to(device)) for batch in distributed.batches(dataset, batch_size)]
-    program.train(training)
+    device = next(program.parameters()).device
+    with evaluating([program]), torch.no_grad():
+        mine = [program.guide.represent(batch.to(device)) for batch in distributed.batches(dataset, ROWS_AT_ONCE)]
     parts = mine if distributed.world() == 1 else distributed.interleaved([(loc.cpu(), scale.cpu()) for loc, scale in mine])
     loc, scale = (torch.cat(side).to(device) for side in zip(*parts, strict=True))
     if seed is None:
@@ -47,7 +45,7 @@ def latents(program: Program, dataset: Dataset, batch_size: int = 256, seed: int
     return loc + scale * torch.randn(loc.shape, generator=torch.Generator().manual_seed(seed)).to(loc)
 
 
-def sample(program: Program, dataset: Dataset, rows: int) -> Dataset:
+def few_if_costly(program: Program, dataset: Dataset, rows: int) -> Dataset:
     """The first rows where encoders of pictures or notes are at work; else the whole data set."""
     costly = any(modality.kind in ("image", "text") for modality in program.config.modalities.values())
     return dataset.take(range(rows)) if costly and len(dataset) > rows else dataset
@@ -55,7 +53,7 @@ def sample(program: Program, dataset: Dataset, rows: int) -> Dataset:
 
 def health(program: Program, dataset: Dataset) -> Health:
     """Computed on the first rows: 2,000, or 256 where pictures or notes are encoded."""
-    some = sample(program, dataset, _COSTLY_ROWS)
+    some = few_if_costly(program, dataset, _COSTLY_ROWS)
     some = some.take(range(min(_ROWS, len(some))))
     z, mixture, names = latents(program, some), program.mixture(), dataset.names
     observed = some.observed.to(z.device)
@@ -73,7 +71,7 @@ def pairwise_tau(mixture: CopulaMixture, names: tuple[str, ...]) -> dict[str, fl
     """Kendall's tau inside components per pair of modalities, mean over latent dimensions."""
     tau = mixture.copula.tau()
     pairs = combinations(range(len(names)), 2)
-    return {f"{names[a]}~{names[b]}": float((tau[..., a, b] if tau.dim() >= 2 else tau).mean()) for a, b in pairs}
+    return {f"{names[a]}~{names[b]}": float(tau_of_pair(tau, a, b).mean()) for a, b in pairs}
 
 
 def copula_gradient(program: Program) -> Tensor | None:

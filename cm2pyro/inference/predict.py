@@ -13,7 +13,7 @@ from cm2pyro.data.dataset import Dataset
 from cm2pyro.data.scaling import Standard
 from cm2pyro.inference import distributed
 from cm2pyro.inference.draws import Alteration, Draws, posterior_draws
-from cm2pyro.inference.program import Program
+from cm2pyro.inference.program import ROWS_AT_ONCE, Program
 
 Matrix = NDArray[np.float64]
 
@@ -51,7 +51,7 @@ def predict(
     dataset: Dataset,
     draws: int,
     seed: int,
-    batch_size: int = 256,
+    batch_size: int = ROWS_AT_ONCE,
     recalibrate: Callable[[Tensor], Tensor] | None = None,
     alter: Alteration | None = None,
     also: Callable[[Draws], None] | None = None,

@@ -12,6 +12,7 @@ from pyro.distributions import TorchDistribution
 from scipy.stats import kendalltau
 from torch import Tensor, nn
 
+from cm2pyro.distributions.copulas.base import tau_of_pair
 from cm2pyro.distributions.mixture import CopulaMixture
 from cm2pyro.distributions.structure import MixtureStructure
 from cm2pyro.models import as_head
@@ -138,7 +139,7 @@ def mixture_quantities(mixture: CopulaMixture, names: Sequence[str]) -> dict[Key
     found: dict[Key, Array] = {}
     tau = mixture.copula.tau()
     for a, b in combinations(range(len(names)), 2):
-        found[INSIDE, f"{names[a]}~{names[b]}"] = (tau[..., a, b] if tau.dim() >= 2 else tau).reshape(-1).double().numpy()
+        found[INSIDE, f"{names[a]}~{names[b]}"] = tau_of_pair(tau, a, b).reshape(-1).double().numpy()
     for m, name in enumerate(names):
         weights = mixture.marginal_log_weights(m).exp()
         found[COMPONENTS, name] = torch.special.entr(weights).sum().exp()[None].double().numpy()

@@ -1,5 +1,7 @@
 """Model and guide together, with the ELBO that trains them."""
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +24,7 @@ from cm2pyro.models import Given, Head, Model, as_head, make_model, make_structu
 
 # Of Pyro's and torch's checks: they look at numbers, and so wait for the device.
 _UNCHECKED = {f"validate_{what}": False for what in ("infer", "poutine", "distributions_pyro", "distributions_torch")}
+ROWS_AT_ONCE = 256  # of a data set, where nothing is learned
 
 
 @dataclass(frozen=True)
@@ -122,7 +125,7 @@ class Program(nn.Module):
         self.structure = make_structure(config)
         self.settled = False
         self._checked = False  # by Pyro, whose checks look at numbers and so wait for the device: at the first loss alone
-        self.apart = False  # during the first step of inference for margins: the copula is left out
+        self.margins_only = False  # during the first step of inference for margins: the copula is left out
         # Parameters live in the modules, not in Pyro's global store: two fits in one process do not meet.
         with pyro.settings.context(module_local_params=True):
             self.model: Model = make_model(config, classes, self._build, shapes, priors)
@@ -146,7 +149,7 @@ class Program(nn.Module):
         self.settled = True
 
     def _build(self, values: dict[str, Tensor]) -> CopulaMixture:
-        return self.structure.build(values, self.apart)
+        return self.structure.build(values, self.margins_only)
 
     def loss(self, batch: Batch) -> Tensor:
         """−ELBO of a minibatch per sample of the data set, plus the alignment penalty where asked for; differentiable."""
@@ -203,17 +206,19 @@ class Program(nn.Module):
         """The outcome's head at its point estimate (or median), where it is a site."""
         return as_head(self.values())
 
-    def draw_globals(self, draws: int) -> list[dict[str, Tensor]]:
+    def draw_globals(self, draws: int, seed: int = 0) -> list[dict[str, Tensor]]:
         """Values of the global sites from their posterior, one dict a draw; of chains those that lie evenly in them.
 
-        Where there are chains, at most as many as they hold.
+        Where there are chains, at most as many as they hold. The state of torch's own generator stays as it was.
         """
+        like = next(self.parameters())
         if self.chains is not None:
             flat = {name: value.flatten(0, 1) for name, value in self.chains.values.items()}
             rows = torch.linspace(0, self.chains.draws - 1, min(draws, self.chains.draws)).round().long().tolist()
-            like = next(self.parameters())
             return [{name: value[row].to(like) for name, value in flat.items()} for row in rows]
-        with pyro.settings.context(module_local_params=True), torch.no_grad():
+        devices = [like.device] if like.device.type == "cuda" else []
+        with pyro.settings.context(module_local_params=True), torch.no_grad(), torch.random.fork_rng(devices=devices):
+            torch.manual_seed(seed)
             return [self._draw() for _ in range(draws)]
 
     def _draw(self) -> dict[str, Tensor]:
@@ -256,3 +261,16 @@ class Program(nn.Module):
         """Sum of absolute first-layer weights of the encoders that name them."""
         weights = [w for encoder in self.guide.encoders() for w in encoder.first_layers()]
         return torch.stack([w.abs().sum() for w in weights]).sum() if weights else torch.zeros(())
+
+
+@contextmanager
+def evaluating(programs: Sequence[Program]) -> Iterator[None]:
+    """The programs in evaluation mode for as long as the block runs."""
+    modes = [program.training for program in programs]
+    for program in programs:
+        program.eval()
+    try:
+        yield
+    finally:
+        for program, mode in zip(programs, modes, strict=True):
+            program.train(mode)

@@ -18,7 +18,7 @@ import pandas as pd
 from cm2pyro import __version__, logs
 from cm2pyro.config import Config
 from cm2pyro.errors import CheckpointError, ConfigError, DataError
-from cm2pyro.files import read_bytes, read_text, sweep, write_text
+from cm2pyro.files import read_bytes, read_text, remove_leftovers, write_text
 from cm2pyro.inference import checkpoint
 from cm2pyro.inference.ensemble import MEMBERS
 from cm2pyro.registry import one_line
@@ -105,11 +105,11 @@ def is_own(run: Path, path: Path) -> bool:
 
 def tidy(out: Path) -> None:
     """Remove what killed fits left half-written; the folder's lock must be held."""
-    sweep(out, (CONFIG, "tokenizer.json", *_OURS))
+    remove_leftovers(out, (CONFIG, "tokenizer.json", *_OURS))
     for place in [out, *(out / MEMBERS).glob("*")]:
         names = {child.name.removeprefix(".").split(".")[0] for child in (place / "checkpoints").glob(".*.safetensors")}
-        sweep(place, [f"checkpoints/{name}.safetensors" for name in names])
-        sweep(place, (HISTORY, "snapshots.safetensors"))
+        remove_leftovers(place, [f"checkpoints/{name}.safetensors" for name in names])
+        remove_leftovers(place, (HISTORY, "snapshots.safetensors"))
     for folder in out.glob(f"{_OLD}*"):
         shutil.rmtree(folder, ignore_errors=True)
 

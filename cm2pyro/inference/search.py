@@ -1,6 +1,8 @@
 """The search for the best maximum of one family and number of components."""
 
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from pyro.distributions import TorchDistribution
@@ -9,7 +11,7 @@ from torch import Tensor
 from cm2pyro import sites
 from cm2pyro.distributions.structure import MixtureStructure
 from cm2pyro.inference.ascent import ascend
-from cm2pyro.inference.free_sites import Sites
+from cm2pyro.inference.free_sites import FreeSites
 from cm2pyro.inference.leave_out import MOST_PARAMETERS
 from cm2pyro.inference.maximise import maximise
 from cm2pyro.inference.start import start_margins
@@ -23,7 +25,11 @@ _WITHIN, _EQUAL = 5.0, 0.01  # nats behind the best in which another end is foll
 
 
 class Search:
-    """The best maximum of one family and K so far."""
+    """The best maximum of one family and K so far.
+
+    Attributes:
+        values, objective: there, log likelihood + log prior. optima: objectives of all that were reached. seconds: spent so far.
+    """
 
     def __init__(self, structure: MixtureStructure, priors: dict[str, TorchDistribution], z: Tensor, observed: Tensor, seed: int) -> None:
         self.structure, self.priors = structure, priors
@@ -32,6 +38,13 @@ class Search:
         self.objective = -torch.inf
         self.optima: list[float] = []
         self.seconds = 0.0
+
+    @contextmanager
+    def timed(self) -> Iterator[None]:
+        """Count what the block takes among `seconds`."""
+        started = time.perf_counter()
+        yield
+        self.seconds += time.perf_counter() - started
 
     def climb(self, starts: Sequence[Values]) -> None:
         """A few steps from every start, on some of the rows; then on from the best, and from the second where it is close behind."""
@@ -59,7 +72,7 @@ class Search:
         return likelihood + self.log_prior(values), values
 
     def _ascend(self, start: Values) -> tuple[float, Values]:
-        free = Sites(self.structure, self.priors, start)
+        free = FreeSites(self.structure, self.priors, start)
         if len(free.vector) > MOST_PARAMETERS:
             return self._maximise(start, _MANY)
         end = ascend(free, free.vector, self.z, self.observed)
@@ -67,10 +80,12 @@ class Search:
             return float(free.objective(end.x, self.z, self.observed)), free.values(end.x)
 
     def log_prior(self, values: Values) -> float:
+        """Of the sites' values."""
         return sum(float(self.priors[name].log_prob(value).sum()) for name, value in values.items())
 
     @property
     def likelihood(self) -> float:
+        """Log likelihood at `values`."""
         return self.objective - self.log_prior(self.values)
 
 

@@ -14,7 +14,7 @@ from cm2pyro.distributions.copulas import FAMILIES
 from cm2pyro.distributions.copulas.learned import MIXTURE
 from cm2pyro.distributions.structure import MixtureStructure
 from cm2pyro.errors import ConfigError, DataError
-from cm2pyro.inference.free_sites import Sites
+from cm2pyro.inference.free_sites import FreeSites
 from cm2pyro.inference.leave_out import LeftOut, leave_out
 from cm2pyro.inference.search import MARGINS, Search, alike, mixed, split, starts
 from cm2pyro.models.priors import Given, site_priors
@@ -30,7 +30,7 @@ class Candidate:
     """One family with one number of components, at the best maximum found.
 
     Attributes:
-        family: a name, or `mixture` of `families`. components: K. parameters: free ones; of these `copula_parameters` in the copula.
+        structure: with the family and K. parameters: free ones; of these `copula_parameters` in the copula.
         fit: out-of-sample fit and values. optima: objectives at which the starts ended, best first.
     """
 
@@ -152,54 +152,63 @@ def select(
     """
     made = candidate_structures(structure, families, components)
     z, observed, subjects = _rows(z, observed, subjects, seed)
-    own = {key: margin_priors(shape, priors or Priors(), given) for key, shape in made.items()}
-    single = [name for name in families if name != MIXTURE]
-    searches: dict[tuple[str, int], Search] = {}
+    searches = {key: Search(shape, margin_priors(shape, priors or Priors(), given), z, observed, seed) for key, shape in made.items()}
     found = []
     for K in sorted(components):
-        margins = starts(made[single[0], K], z, observed, restarts, seed)
         fewer = max((k for k in components if k < K), default=None)
-        for name in single:
-            started = time.perf_counter()
-            search = searches[name, K] = Search(made[name, K], own[name, K], z, observed, seed)
-            search.climb([values | search.structure.copula.start(tau) for values, tau in margins])
-            if fewer is not None and search.likelihood < searches[name, fewer].likelihood:
-                search.visit(split(search.structure, searches[name, fewer].values))
-            search.seconds += time.perf_counter() - started
-        best = max((searches[name, K] for name in single), key=lambda search: search.objective)
-        for name in single:
-            search, started = searches[name, K], time.perf_counter()
-            if not alike(search.values, best.values):
-                search.visit(search.values | {site: best.values[site] for site in MARGINS})
-            search.seconds += time.perf_counter() - started
-        if MIXTURE in families:
-            started = time.perf_counter()
-            search = searches[MIXTURE, K] = Search(made[MIXTURE, K], own[MIXTURE, K], z, observed, seed)
-            search.climb([mixed(search.structure, {name: searches[name, K] for name in single})])
-            search.seconds = time.perf_counter() - started
-        scored: dict[str, Candidate] = {}
-
-        def score(name: str, in_folds: bool, K: int = K, scored: dict[str, Candidate] = scored) -> None:
-            search, started = searches[name, K], time.perf_counter()
-            fit = leave_out(search.structure, search.priors, search.values, z, observed, subjects, folds, seed, in_folds)
-            scored[name] = _candidate(search, fit)
-            if report is not None:
-                report(scored[name], search.seconds + time.perf_counter() - started)
-
-        for name in families:
-            score(name, False)
-        # Folds leave out more than a subject at a time, and are harsher by more than families differ: all of a K, or none.
-        if any(candidate.fit.in_folds for candidate in scored.values()):
-            for name in [name for name in families if not scored[name].fit.in_folds]:
-                score(name, True)
-        found += [scored[name] for name in families]
+        own = {name: searches[name, K] for name in families}
+        _search(own, {} if fewer is None else {name: searches[name, fewer] for name in families}, restarts)
+        found += _scored(own, subjects, folds, report)
     return found
 
 
+def _search(searches: dict[str, Search], fewer: dict[str, Search], restarts: int) -> None:
+    """Search for the best maximum of every family with one K; `fewer`: those of the next smaller K, if there is one."""
+    single = {name: search for name, search in searches.items() if name != MIXTURE}
+    first = next(iter(single.values()))
+    margins = starts(first.structure, first.z, first.observed, restarts, first.seed)
+    for name, search in single.items():
+        with search.timed():
+            search.climb([values | search.structure.copula.start(tau) for values, tau in margins])
+            if fewer and search.likelihood < fewer[name].likelihood:
+                search.visit(split(search.structure, fewer[name].values))
+    best = max(single.values(), key=lambda search: search.objective)
+    for search in single.values():
+        with search.timed():
+            if not alike(search.values, best.values):
+                search.visit(search.values | {site: best.values[site] for site in MARGINS})
+    if MIXTURE in searches:
+        search = searches[MIXTURE]
+        with search.timed():
+            search.climb([mixed(search.structure, single)])
+
+
+def _scored(
+    searches: dict[str, Search], subjects: Tensor, folds: int, report: Callable[[Candidate, float], None] | None
+) -> list[Candidate]:
+    """The candidates of one K, out of sample."""
+    scored: dict[str, Candidate] = {}
+
+    def score(name: str, in_folds: bool) -> None:
+        search, started = searches[name], time.perf_counter()
+        fit = leave_out(search.structure, search.priors, search.values, search.z, search.observed, subjects, folds, search.seed, in_folds)
+        scored[name] = _candidate(search, fit)
+        if report is not None:
+            report(scored[name], search.seconds + time.perf_counter() - started)
+
+    for name in searches:
+        score(name, False)
+    # Folds leave out more than a subject at a time, and are harsher by more than families differ: all of a K, or none.
+    if any(candidate.fit.in_folds for candidate in scored.values()):
+        for name in [name for name in searches if not scored[name].fit.in_folds]:
+            score(name, True)
+    return [scored[name] for name in searches]
+
+
 def _candidate(search: Search, fit: LeftOut) -> Candidate:
-    copula = Sites(search.structure, search.priors, {s: v for s, v in fit.values.items() if s not in MARGINS} or fit.values)
+    copula = FreeSites(search.structure, search.priors, {s: v for s, v in fit.values.items() if s not in MARGINS} or fit.values)
     tied = len(copula.vector) if len(copula.shapes) < len(fit.values) else 0
-    parameters = len(Sites(search.structure, search.priors, fit.values).vector)
+    parameters = len(FreeSites(search.structure, search.priors, fit.values).vector)
     # Where the search stopped a little early, the jackknife has gone on.
     optima = tuple(sorted([fit.objective, *sorted(search.optima)[:-1]], reverse=True))
     return Candidate(search.structure, parameters, tied, fit, optima)

@@ -13,7 +13,7 @@ from cm2pyro import logs
 from cm2pyro.data.shards.dataset import StreamedDataset
 from cm2pyro.errors import CheckpointError
 from cm2pyro.inference import checkpoint, distributed, finite
-from cm2pyro.inference.checkpoint import Progress
+from cm2pyro.inference.progress import Progress
 from cm2pyro.inference.run import write_history
 from cm2pyro.inference.sums import Sums
 
@@ -47,7 +47,7 @@ def write(trainer: "Trainer", folder: Path) -> None:
 def write_best(trainer: "Trainer", folder: Path) -> None:
     """Write the weights with which the fit predicts."""
     program = trainer.program
-    header: dict[str, Any] = {"epoch": trainer.progress.best_epoch, "apart": program.apart, "settled": program.settled}
+    header: dict[str, Any] = {"epoch": trainer.progress.best_epoch, "apart": program.margins_only, "settled": program.settled}
     header["architectures"] = program.architectures()
     checkpoint.write(checkpoint.best(folder), trainer.best, header)
 

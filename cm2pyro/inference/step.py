@@ -6,7 +6,7 @@ import warnings
 import torch
 from torch import Tensor, nn
 
-from cm2pyro.config import Config
+from cm2pyro.config import Config, Fit
 from cm2pyro.data.dataset import Batch
 from cm2pyro.inference import distributed, finite, monitor
 from cm2pyro.inference.program import Program, Terms
@@ -16,7 +16,7 @@ from cm2pyro.noise import uniform_like
 def make_optimiser(config: Config, program: Program) -> torch.optim.AdamW:
     """AdamW; each group's own learning rate is its `peak`."""
     # A regression's observation scale is global too: at the encoders' pace a short fit would end with intervals far too wide.
-    decayed, global_parameters = program.regularised(), [*program.guide.globals.parameters(), *program.model.noise()]
+    decayed, global_parameters = program.regularised(), [*program.guide.globals.parameters(), *program.model.observation_scales()]
     taken = {id(p) for p in (*decayed, *global_parameters)}
     others = [p for p in program.parameters() if id(p) not in taken]
     fit = config.fit
@@ -28,6 +28,11 @@ def make_optimiser(config: Config, program: Program) -> torch.optim.AdamW:
         ],
         lr=fit.lr,
     )
+
+
+def schedule(fit: Fit, step: int, total: int) -> float:
+    """Share of the peak learning rates at a step of so many in all, see `fit.schedule`."""
+    return 1.0 if fit.schedule == "constant" else 0.5 * (1 + math.cos(math.pi * min(step / total, 1.0)))
 
 
 def hide_some(batch: Batch, chance: float) -> Batch:

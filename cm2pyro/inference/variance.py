@@ -125,7 +125,7 @@ def _split(drawn: Draws, noise: Noise, recalibrate: Recalibrate) -> tuple[Tensor
     noisy = torch.stack([(member.represented[1] > 0).flatten(1).any(1) for member in drawn.members]).any(0)
     total = weighted_mean((f - weighted_mean(f, weights)).square(), weights).sum(-1)
     levels = total[:, None] * nested(f, g, sizes, noisy, apart)
-    unexplained = half_square(f, g)
+    unexplained = half_mean_square(f, g)
     share = torch.where(total > 0, levels[:, 0] / total, 0.0)
     reduction = torch.full(missing.shape, torch.nan, dtype=f.dtype, device=f.device)
     for m in range(missing.shape[1]):
@@ -133,7 +133,7 @@ def _split(drawn: Draws, noise: Noise, recalibrate: Recalibrate) -> tuple[Tensor
         if bool(asked[:, m].any()):
             # All rows, each at its place: which of them are asked must not change the rounding of the others.
             knowing = recalibrate(torch.cat([_again(member, observed, noise, m) for member in drawn.members]))
-            left = torch.where(asked[:, m], half_square(f, _of(columns, knowing)), left)
+            left = torch.where(asked[:, m], half_mean_square(f, _of(columns, knowing)), left)
         gone = torch.where(unexplained > 0, 1 - left / unexplained, 0.0).clamp(0, 1)
         reduction[:, m] = torch.where(missing[:, m], gone * share, torch.nan)
     return torch.cat([total[:, None], levels], 1), reduction
@@ -159,7 +159,7 @@ def _of(columns: Tensor, f: Tensor) -> Tensor:
     return f.gather(2, columns.expand(len(f), *columns.shape))
 
 
-def half_square(f: Tensor, g: Tensor) -> Tensor:
+def half_mean_square(f: Tensor, g: Tensor) -> Tensor:
     """½ mean (f − g)² over draws, summed over columns: (S, B, L) each -> (B,)."""
     return (f - g).square().mean(0).sum(-1) / 2
 
@@ -177,7 +177,7 @@ def nested(f: Tensor, g: Tensor, sizes: Sequence[int], noisy: Tensor, apart: Ten
         noise, so that their means differ less by chance than is deducted: by at most encoder / draws.
     """
     S, G = len(f), len(sizes)
-    missing = half_square(f, g)
+    missing = half_mean_square(f, g)
     pairs = (f + g) / 2
     whole = (pairs - pairs.mean(0)).square().sum((0, 2))
     inside = torch.stack([(x - x.mean(0)).square().sum((0, 2)) for x in pairs.split(list(sizes))]).sum(0)

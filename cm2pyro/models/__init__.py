@@ -39,14 +39,14 @@ def make_structure(config: Config) -> MixtureStructure:
     """The mixture's shape for a config. Raises ConfigError."""
     prior = config.prior
     return MixtureStructure(
-        len(config.modalities),
-        config.latent.dim,
-        prior.components,
-        prior.coupling,
-        prior.copula.family,
-        prior.copula.tied,
-        prior.scale_floor,
-        tuple(prior.copula.families or ()),
+        modalities=len(config.modalities),
+        dim=config.latent.dim,
+        components=prior.components,
+        coupling=prior.coupling,
+        family=prior.copula.family,
+        tied=prior.copula.tied,
+        scale_floor=prior.scale_floor,
+        families=tuple(prior.copula.families or ()),
     )
 
 
@@ -92,24 +92,22 @@ def make_model(
         shapes: modality -> view -> shape of one row. priors: site -> prior given from Python, see `site_priors`.
     """
     structure = make_structure(config)
-    names, likelihood = tuple(config.modalities), LIKELIHOODS.get(config.task.type, "task.type")
+    names, make_likelihood = tuple(config.modalities), LIKELIHOODS.get(config.task.type, "task.type")
     weight = config.fit.auxiliary
-    auxiliary = AuxiliaryHeads(names, config.latent.dim, [likelihood(classes) for _ in names], weight) if weight else None
+    auxiliary = AuxiliaryHeads(names, config.latent.dim, [make_likelihood(classes) for _ in names], weight) if weight else None
     fusion = make_fusion(config)
-    made = likelihood(classes)
+    likelihood = make_likelihood(classes)
     return Model(
         names,
         build,
         site_priors(structure, config.priors, priors),
         fusion,
-        made,
+        likelihood,
         config.fit.beta,
         scores_missing=config.guide.scores_missing,
         decoders=make_decoders(config, shapes),
         auxiliary=auxiliary,
         completions=config.guide.completions,
-        missingness=MISSINGNESS.get(config.missingness.model)(
-            tuple(config.modalities), config.latent.dim, classes, **missingness_options(config)
-        ),
-        priors_of_head=head_priors(config.priors, made.outputs, int(fusion.width), priors),  # type: ignore[arg-type]
+        missingness=MISSINGNESS.get(config.missingness.model)(names, config.latent.dim, classes, **missingness_options(config)),
+        priors_of_head=head_priors(config.priors, likelihood.outputs, int(fusion.width), priors),  # type: ignore[arg-type]
     )

@@ -80,11 +80,11 @@ def register_decoder(name: str, decoder: type[Decoder] | str) -> None:
     DECODERS.register_foreign(name, decoder)
 
 
-class Explained(nn.Module):
-    """One modality's decoder with the scaling of its features.
+class ScaledDecoder(nn.Module):
+    """One modality's decoder with the standardisation of its features.
 
     Args:
-        view: from which the features are pooled. decoder: of them.
+        view: from which the features are pooled. decoder: of the standardised features.
     """
 
     loc: Tensor
@@ -121,15 +121,15 @@ class Decoders(nn.Module):
     training alone, labelled or not; prediction does not use them.
 
     Args:
-        names: all M modalities. explained: those that have a decoder. weight: > 0.
+        names: all M modalities. decoders: of those that have one. weight: > 0.
     """
 
-    def __init__(self, names: tuple[str, ...], explained: dict[str, Explained], weight: float) -> None:
+    def __init__(self, names: tuple[str, ...], decoders: dict[str, ScaledDecoder], weight: float) -> None:
         super().__init__()
-        self.names, self.weight = tuple(explained), weight
+        self.names, self.weight = tuple(decoders), weight
         # Prefixed, since a modality may have the name of one of ModuleDict's own methods, such as `type`.
-        self.each = nn.ModuleDict({f"of_{name}": one for name, one in explained.items()})
-        self._each = tuple((names.index(name), name, one) for name, one in explained.items())
+        self.each = nn.ModuleDict({f"of_{name}": one for name, one in decoders.items()})
+        self._each = tuple((names.index(name), name, one) for name, one in decoders.items())
 
     def fit(self, train: Dataset) -> None:
         """Learn the scaling of every modality's features from the training rows that have it."""
@@ -164,11 +164,11 @@ def make_decoders(config: Config, shapes: dict[str, dict[str, tuple[int, ...]]])
     """The decoders of a config, none with `kind: none`; shapes: modality -> view -> shape of one row."""
     kind = config.decoders.kind
     options = DECODERS.options(kind, config.decoders.options, "decoders", ("kind", "weight", "only"))
-    explained = {}
+    made = {}
     for name in config.modalities:
         if config.decoders.only is None or name in config.decoders.only:
             view = pooled_view(shapes[name])
             decoder = DECODERS.get(kind, "decoders.kind")(config.latent.dim, pooled_width(view, shapes[name][view]), **options)
             if decoder is not None:
-                explained[name] = Explained(view, decoder)
-    return Decoders(tuple(config.modalities), explained, config.decoders.weight)
+                made[name] = ScaledDecoder(view, decoder)
+    return Decoders(tuple(config.modalities), made, config.decoders.weight)

@@ -98,8 +98,8 @@ class Model(nn.Module):
         self.priors = {name: unchecked(prior) for name, prior in self.priors.items()}
         self.priors_of_head = {name: unchecked(prior) for name, prior in self.priors_of_head.items()}
 
-    def noise(self) -> list[nn.Parameter]:
-        """Observation scales of the outcome, where its likelihood has any."""
+    def observation_scales(self) -> list[nn.Parameter]:
+        """Parameters of the outcome's noise, where its likelihood has any."""
         auxiliary = [] if self.auxiliary is None else self.auxiliary.likelihoods.parameters()
         return [*self.likelihood.parameters(), *auxiliary]
 

@@ -3,7 +3,8 @@
 import copy
 import difflib
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from typing import Any
 
 import pyro.distributions as dist
@@ -19,6 +20,7 @@ from cm2pyro.distributions.floored import Floored
 from cm2pyro.distributions.structure import MixtureStructure
 from cm2pyro.errors import ConfigError
 from cm2pyro.foreign import Contract
+from cm2pyro.models.supports import base, check_support
 from cm2pyro.registry import Registry, UnknownNameError, nearest, one_line
 
 Prior = TorchDistribution | Callable[[torch.Size], TorchDistribution]
@@ -37,6 +39,17 @@ PRIORS: Registry[type[TorchDistribution]] = Registry(
 PRIORS.register("SymmetricBeta", SymmetricBeta)
 
 
+def _names() -> list[str]:
+    """Of every distribution that a config may name."""
+    return [*filter(_of_pyro, vars(dist)), *PRIORS.names()]
+
+
+def _known() -> Iterator[type[TorchDistribution]]:
+    for name in _names():
+        with suppress(ConfigError):  # one of another package that cannot be imported
+            yield PRIORS.get(name)
+
+
 def register_prior(name: str, prior: type[TorchDistribution] | str) -> None:
     """Let configs name a distribution of your own as a prior; text says where it is, `package.module:Class`.
 
@@ -48,7 +61,6 @@ def register_prior(name: str, prior: type[TorchDistribution] | str) -> None:
 
 _BIAS = SitePrior(dist="Normal", loc=0.0, scale=5.0)  # type: ignore[call-arg]
 _LKJ = ("LKJ", "LKJCholesky", "LKJCorrCholesky")  # one prior: of the matrix, of its factor, and by Pyro's older name
-_CIRCULAR = (dist.VonMises, dist.SineBivariateVonMises, dist.SineSkewed)  # they call their support real; there they do not integrate to one
 
 
 def site_priors(structure: MixtureStructure, priors: Priors, given: Given | None = None) -> dict[str, TorchDistribution]:
@@ -130,7 +142,7 @@ def check_head(priors: Priors, outputs: int | None, width: int, given: Given | N
     for site in HEAD_SITES:
         prior = given.get(site, getattr(priors, site))
         if isinstance(prior, SitePrior | TorchDistributionMixin):
-            _check_support(site, _make(site, prior, torch.Size()), constraints.real)
+            check_support(site, _make(site, prior, torch.Size()), constraints.real, _known())
 
 
 def check_given(given: Given, known: Iterable[str]) -> None:
@@ -156,8 +168,7 @@ def _make(site: str, prior: SitePrior | Prior, shape: torch.Size, **sized: Any) 
     try:
         make: Any = PRIORS.get(prior.dist, f"priors.{site}.dist")
     except UnknownNameError:
-        known = [*filter(_of_pyro, vars(dist)), *PRIORS.names()]
-        close = difflib.get_close_matches(prior.dist, known, n=1)
+        close = difflib.get_close_matches(prior.dist, _names(), n=1)
         hint = f"did you mean '{close[0]}'?" if close else "use a name such as Normal, LogNormal, Dirichlet or LKJCholesky"
         raise UnknownNameError(f"priors.{site}.dist: Pyro has no distribution '{prior.dist}'; {hint}") from None
     parameters = [name for name in inspect.signature(make.__init__).parameters if name not in ("self", "validate_args")]
@@ -189,7 +200,7 @@ def _simplex(prior: SitePrior | Prior, size: int, site: str) -> TorchDistributio
         if prior.dist == "Dirichlet" and isinstance(concentration, int | float):
             prior = SitePrior(dist=prior.dist, **(options | {"concentration": [float(concentration)] * size}))
     made = _make(site, prior, torch.Size((size,)))
-    _check_support(site, made, constraints.simplex)
+    check_support(site, made, constraints.simplex, _known())
     if made.batch_shape or made.event_shape != (size,):
         raise ConfigError(f"priors.{site}: {type(made).__name__} has shape {tuple(made.shape())}; the site has ({size},)")
     return made
@@ -198,7 +209,7 @@ def _simplex(prior: SitePrior | Prior, size: int, site: str) -> TorchDistributio
 def _expanded(
     site: str, made: TorchDistribution, shape: torch.Size, support: constraints.Constraint, independent: bool = True
 ) -> TorchDistribution:
-    _check_support(site, made, support)
+    check_support(site, made, support, _known())
     try:
         inner = len(made.event_shape)  # a prior over vectors, such as a multivariate normal over the latent dimensions
         if inner and (not independent or made.event_shape != shape[len(shape) - inner :]):
@@ -238,9 +249,9 @@ def _copula(prior: SitePrior | Prior, structure: MixtureStructure, default: Torc
     made = _make(site, prior, default.shape(), **sized)
     if isinstance(made, dist.LKJ):
         made = made.base_dist
-    support = _base(default.support)
+    support = base(default.support)
     floor = getattr(support, "lower_bound", None) if type(support) is type(constraints.greater_than(0.0)) else None
-    _check_support(site, made, support if floor is None else constraints.positive)
+    check_support(site, made, support if floor is None else constraints.positive, _known())
     if floor is not None:
         made = Floored(made, float(floor))
     try:
@@ -251,39 +262,6 @@ def _copula(prior: SitePrior | Prior, structure: MixtureStructure, default: Torc
     if made.shape() != default.shape():
         raise ConfigError(f"priors.{site}: shape {tuple(made.shape())}; the site has {tuple(default.shape())}")
     return made
-
-
-def _base(support: Any) -> Any:
-    """The constraint of one element."""
-    return support.base_constraint if isinstance(support, constraints.independent) else support
-
-
-def _bound(support: constraints.Constraint, side: str) -> float | None:
-    """A bound where it is one number; None where there is none."""
-    value = getattr(support, side, None)
-    if value is None:
-        return None
-    values = torch.as_tensor(value).unique()
-    return float(values) if len(values) == 1 else float("nan")
-
-
-def _check_support(site: str, made: TorchDistribution, needed: constraints.Constraint) -> None:
-    try:
-        found = _base(made.support)
-    except NotImplementedError as error:
-        raise ConfigError(
-            f"priors.{site}: {type(made).__name__} has no support; the site needs {needed}; choose another distribution"
-        ) from error
-    said = "a point" if isinstance(made, dist.Delta) else "a circle" if isinstance(made, _CIRCULAR) else str(found)
-    bounds = ("lower_bound", "upper_bound")
-    fits = type(found) is type(needed) and all(_bound(found, side) == _bound(needed, side) for side in bounds)
-    if needed is constraints.positive:
-        # Exactly the positive half-line: a start outside a narrower support would end the fit in its first step.
-        lower = getattr(found, "lower_bound", None)
-        fits = fits or (lower is not None and bool((torch.as_tensor(lower) == 0).all()) and not hasattr(found, "upper_bound"))
-        fits = fits and not found.is_discrete
-    if not fits or said != str(found):
-        raise ConfigError(f"priors.{site}: {type(made).__name__} has support {said}; the site needs {needed}; choose another distribution")
 
 
 def unchecked(prior: Any) -> Any:

@@ -95,7 +95,7 @@ class Selection(nn.Module):
             each = dist.Bernoulli(logits=logits[..., m].mT, validate_args=False)
             picked = dist.Categorical(logits=weights.mT, validate_args=False)
             mixed = dist.MixtureSameFamily(picked, each, validate_args=False)
-            r = pyro.sample(sites.observed(name), mixed, obs=batch.found[:, m].to(z.dtype))
+            r = pyro.sample(sites.observed(name), mixed, obs=batch.available[:, m].to(z.dtype))
             weights = weights + each.log_prob(r[:, None]).mT
 
     def predictive(self, likelihood: Likelihood, z: Tensor, outputs: Tensor, observed: Tensor) -> tuple[Tensor, Tensor]:

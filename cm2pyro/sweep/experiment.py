@@ -14,34 +14,13 @@ from cm2pyro.config_file import apply_override, put_over, read_mapping, read_yam
 from cm2pyro.errors import ConfigError
 from cm2pyro.registry import describe as describe_fault
 from cm2pyro.registry import nearest, one_line
-from cm2pyro.sweep import metrics
+from cm2pyro.sweep import metrics, reference
+from cm2pyro.sweep.reference import Reference
 from cm2pyro.sweep.space import VARIANT, Axis, Choice, Range, Setting, apply, check_axes, corners, describe
 
 Seed = Annotated[int, Number, Field(ge=0, lt=2**32)]
 
 _CONDITIONS = ("missingness", "missingness.mask", "fit.validation", "task")
-
-
-class Point(Section):
-    """A published number: the values of the varied keys it is for, and perhaps its standard deviation."""
-
-    at: dict[str, Any]
-    value: float
-    sd: float | None = None
-
-
-class Reference(Section):
-    """Published numbers to stand beside the sweep's own.
-
-    Attributes:
-        source: who, table, data. metric: as in the table, such as test_auroc. bases: names of base configs with which it is shown;
-            empty: all.
-    """
-
-    source: str
-    metric: str
-    bases: list[str] = Field(default_factory=list)
-    points: Annotated[list[Point], Field(min_length=1)]
 
 
 class _File(Section):
@@ -58,7 +37,7 @@ class _File(Section):
     show: list[str] = Field(default_factory=list)
     labels: dict[str, str] = Field(default_factory=dict)  # key: what its axis is called
     panels: list[str] = Field(default_factory=list)  # keys with a panel of their own; by default all
-    reference: list[Reference] = Field(default_factory=list)
+    reference: list[Reference] = Field(default_factory=list)  # in place, or the name of a file that holds them
 
 
 @dataclass(frozen=True)
@@ -133,10 +112,9 @@ class Experiment:
             if key not in varied:
                 raise ConfigError(f"{path}: panels and labels: '{one_line(key, 60)}' is not varied; {nearest(key, varied)}")
         show = tuple(metrics.known(one, config.task.type, f"{path}: show") for one in file.show) or (metrics.bare(chosen),)
-        references = tuple(one for one in file.reference if not one.bases or name.name in one.bases)
-        found = cls(
-            file.experiment, str(name), raw, tuple(varied.values()), seeds, chosen, show, dict(file.labels), tuple(file.panels), references
-        )
+        axes = tuple(varied.values())
+        references = reference.beside(file.reference, name.name, config, axes)
+        found = cls(file.experiment, str(name), raw, axes, seeds, chosen, show, dict(file.labels), tuple(file.panels), references)
         for setting in corners(found.axes):
             found.config(setting)
         return found
@@ -163,6 +141,8 @@ def _checked(mapping: dict[str, Any], path: Path) -> _File:
     for key in mapping:
         if key not in _File.model_fields:
             raise ConfigError(f"{path}: unknown key '{one_line(key, 60)}'; {nearest(str(key), _File.model_fields)}")
+    if isinstance(mapping.get("reference"), str):
+        mapping = mapping | {"reference": reference.read(path.parent / mapping["reference"])}
     try:
         return _File.model_validate(mapping)
     except ValidationError as error:

@@ -15,6 +15,7 @@ from matplotlib.ticker import MaxNLocator, NullFormatter, NullLocator
 
 from cm2pyro.diagnostics.plots import COLORS, GREY, MARKERS, ORANGE, plain, sheet
 from cm2pyro.sweep import metrics
+from cm2pyro.sweep.reference import Reference
 from cm2pyro.sweep.space import Axis, Choice, Range, as_text
 from cm2pyro.sweep.table import Entry, Results
 
@@ -148,15 +149,23 @@ def _panel(axes: Axes, results: Results, metric: str, axis: Axis, named: bool) -
         if rings:
             color = ORANGE if len(lines) == 1 else "black"
             axes.plot(*_across(scale, places[rings], value[rings]), "o", ms=13, mfc="none", mec=color, label="chosen")
-    for i, reference in enumerate(one for one in experiment.references if one.metric == metric):
-        published = [(as_text(point.at[axis.key]), point.value) for point in reference.points if axis.key in point.at]
-        known = [(scale.place[text], value) for text, value in published if text in scale.place]
-        if known:
-            x, y = _across(scale, *np.transpose(known))
-            axes.plot(x, y, "Dd"[i % 2], color=GREY, markersize=6, markerfacecolor="none", label=reference.source)
+    for i, reference in enumerate(one for one in experiment.references if metric in one.names):
+        _publish(axes, scale, axis.key, reference, metric, i)
     if isinstance(axis, Range) and not axis.log:
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=axis.whole))
     _dress(axes, scale, experiment.labels.get(axis.key, axis.key), _name(metric), named)
+
+
+def _publish(axes: Axes, scale: _Scale, key: str, reference: Reference, metric: str, place: int) -> None:
+    """Published numbers: marks at the values they are for, a line where they are for a study as a whole."""
+    points = [point for point in reference.points if metric in point.values]
+    known = [(scale.place[as_text(point.at[key])], point.values[metric]) for point in points if as_text(point.at.get(key)) in scale.place]
+    if known:
+        axes.plot(*_across(scale, *np.transpose(known)), "Dd"[place % 2], color=GREY, ms=6, mfc="none", label=reference.source)
+    for point in points:
+        if not point.at:
+            line = axes.axvline if scale.words else axes.axhline
+            line(point.values[metric], color=GREY, linewidth=1, linestyle=(":", "--", "-.")[place % 3], label=reference.source)
 
 
 def _lines(results: Results, axis: Axis, entries: list[Entry]) -> tuple[dict[str, list[Entry]], list[Entry]]:

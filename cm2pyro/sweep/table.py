@@ -10,6 +10,7 @@ import pandas as pd
 
 from cm2pyro.sweep import metrics
 from cm2pyro.sweep.experiment import Experiment
+from cm2pyro.sweep.reference import Reference
 from cm2pyro.sweep.space import Setting, as_text
 from cm2pyro.sweep.trial import DONE
 
@@ -131,9 +132,7 @@ class Results:
                 apart = entry.values(experiment.metric, experiment.seeds) - best.values(experiment.metric, experiment.seeds)
                 mean, sd = _mean_sd(apart)
                 row |= {"difference": mean, "se_difference": sd / math.sqrt(np.isfinite(apart).sum() or 1)}
-            for reference in experiment.references:
-                point = next((point for point in reference.points if _same(point.at, entry.setting)), None)
-                row |= {f"reference {reference.metric} ({reference.source})": None if point is None else point.value}
+            row |= {_column(one, name): one.at(entry.setting, name) for one in experiment.references for name in one.names}
             rows.append(row)
         orders = list(dict.fromkeys(self._rows(entry) for entry in self.entries))
         # Best first, settings with a failure last.
@@ -164,9 +163,13 @@ class Results:
             columns = {key: frame[key] for key in keys}
             for name in shown:
                 columns[name] = pd.Series([_plus_minus(*pair) for pair in zip(frame[name], frame[f"{name}_sd"], strict=True)])
-            for column in map(str, frame):
-                if column.startswith(f"reference {split}_"):
-                    columns[column] = frame[column].map(lambda value: "–" if pd.isna(value) else f"{value:g}")
+            for one in experiment.references:
+                of = [name for name in one.names if metrics.split_of(name) == split]
+                if of:
+                    numbers = frame[[_column(one, name) for name in of]].map(lambda value: "–" if pd.isna(value) else f"{value:.3f}")
+                    columns[f"{one.source}: {' / '.join(map(metrics.bare, of))}"] = numbers.agg(" / ".join, axis=1).replace(
+                        " / ".join("–" * len(of)), "–"
+                    )
             if split == metrics.VAL:
                 if len(experiment.seeds) > 1 and "difference" in frame:
                     pairs = zip(frame["difference"], frame["se_difference"], strict=True)
@@ -180,6 +183,10 @@ class Results:
         """The reasons of failed trials, each once, with how many it stopped."""
         reasons = [record["reason"] for entry in self.entries for record in entry.records.values() if record.get("reason")]
         return [f"{reasons.count(reason)} failed: {reason}" for reason in dict.fromkeys(reasons)]
+
+
+def _column(reference: Reference, metric: str) -> str:
+    return f"reference {metric} ({reference.source})"
 
 
 def _aligned(frame: pd.DataFrame) -> list[str]:
@@ -198,8 +205,3 @@ def _plus_minus(mean: float, sd: float) -> str:
     if math.isnan(mean):
         return "–"
     return f"{mean:.4f}" if math.isnan(sd) else f"{mean:.4f} ± {sd:.4f}"
-
-
-def _same(at: Setting, setting: Setting) -> bool:
-    """Whether a published number is for this setting; keys that it does not name may have any value."""
-    return all(key in setting and as_text(setting[key]) == as_text(value) for key, value in at.items())

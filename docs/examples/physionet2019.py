@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from cm2pyro.data.splits import assign_splits, check_fractions
-from cm2pyro.errors import ConfigError, DataError
+from cm2pyro.errors import DataError
 from cm2pyro.files import check_out_folder, fresh_folder
 
 __all__ = ["Prepared", "prepare"]
@@ -48,9 +48,7 @@ def prepare(*, records: Path, out: Path, splits: Mapping[str, float], seed: int,
         ConfigError: the splits or `out` cannot be used. DataError: a record cannot be read; no stay is left.
     """
     splits = check_fractions(splits)
-    check_out_folder(out, overwrite, "manifest.csv")
-    if records.resolve().is_relative_to(out.resolve()):  # --overwrite would delete it
-        raise ConfigError(f"{out}: holds the input {records}; name another output folder")
+    check_out_folder(out, overwrite, "manifest.csv", [records])
     paths = sorted(records.glob("*.psv"))
     if not paths:
         raise DataError(f"{records}: holds no .psv file; name the folder of the challenge's records")

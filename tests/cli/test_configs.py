@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from cm2pyro.api import CM2
+from cm2pyro.sweep.experiment import Experiment
 from tests.cli.commands import call, refused
 
 
@@ -30,6 +31,19 @@ def test_a_config_comes_with_what_it_is_based_on(tmp_path: Path, capsys: pytest.
     files = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.yaml")}
     assert files == {"ablations/frank.yaml", "physionet2012.yaml", "simulated.yaml"}
     assert CM2.from_config(tmp_path / "ablations" / "frank.yaml").config.prior.copula.family == "frank"
+
+
+def test_an_experiment_comes_with_what_it_names(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Alone in its folder each is what it is among all the others."""
+    for path in (root / "configs" / "experiments").iterdir():
+        if path.stem == "published":
+            continue
+        out = tmp_path / path.stem
+        assert call(capsys, "configs", "copy", f"experiments/{path.stem}", "--out", out)[0] == 0
+        copied, shipped = (Experiment.read(folder / "experiments" / path.name) for folder in (out, root / "configs"))
+        assert (copied.base, copied.axes) == (shipped.base, shipped.axes)
+        assert (out / "experiments" / "published.yaml").is_file()
+    assert {path.name for path in (tmp_path / "components").iterdir()} == {"experiments", "simulated.yaml"}
 
 
 def test_what_a_user_has_changed_stays(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

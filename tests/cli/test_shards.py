@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.commands import call, refused
-from tests.inference.test_fit import small
+from tests.inference.fits import small
 
 pytestmark = pytest.mark.slow
 
@@ -16,7 +16,7 @@ def files(tmp_path: Path) -> Path:
     import numpy as np
     import yaml
 
-    from tests.inference.test_fit import manifest
+    from tests.inference.fits import manifest
 
     random = np.random.default_rng(0)
     z = random.normal(size=(60, 3, 2))

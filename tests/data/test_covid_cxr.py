@@ -10,88 +10,9 @@ import pytest
 from PIL import Image
 
 from cm2pyro.data.covid_cxr import PreparedSummary, prepare
-from cm2pyro.data.covid_cxr_records import NUMBERS, RANGES, SAME_PERSON, label_of
-from cm2pyro.errors import CM2Error, ConfigError, DataError
-
-_BEFORE = (
-    "patientid offset sex age finding survival temperature pO2_saturation leukocyte_count neutrophil_count lymphocyte_count view modality"
-)
-COLUMNS = [*_BEFORE.split(), "date", "location", "folder", "filename", "doi", "url", "license", "clinical_notes", "other_notes"]
-USUAL = {"modality": "X-ray", "view": "PA", "folder": "images", "license": "CC BY 4.0"}
-
-
-def row(patient: str, filename: str, finding: str, **cells: str) -> dict[str, str]:
-    return dict.fromkeys(COLUMNS, "") | USUAL | {"patientid": patient, "filename": filename, "finding": finding} | cells
-
-
-ROWS = [
-    row(
-        "1",
-        "a.jpg",
-        "COVID-19",
-        age="54",
-        sex="M",
-        offset="-3",
-        location="Here",
-        clinical_notes=" COVID-19 positive. Fever. ",
-        doi="10.1/x",
-    ),
-    row("1", "b.jpg", "No Finding", age="54", sex="m", clinical_notes="Normal.", other_notes="Credit to A, B"),
-    row("2", "c.png", "COVID-19, ARDS", view="AP Supine", location="Press", pO2_saturation="340", temperature="38.5"),
-    row("2", "d.jpg", "Pneumonia/Viral/COVID-19", view="AP Erect", location="Press", pO2_saturation="40", temperature="385"),
-    row("3", "e.jpg", "Pneumonia/Bacterial/E.Coli", location="Here", pO2_saturation="96", age="old", sex="X", license=""),
-    row("3", "f.jpg", "Pneumocystis", pO2_saturation="105", leukocyte_count="2.85", neutrophil_count="0.0", age="130"),
-    row("4", "g.jpg", "todo", clinical_notes="COVID-19"),
-    row("4", "h.jpg", "Unknown"),
-    row("5", "i.jpg", ""),
-    row("5", "j.jpg", "COVID-19", modality="CT", view="Axial"),
-    row("5", "k.jpg", "COVID-19", view="L"),
-    row("6", "gone.jpg", "Legionella"),
-    row("6", "lost.jpg", "Legionella"),
-    row("97", "m.jpg", "COVID-19", clinical_notes='Two lines,\nand "quotes".'),
-    row("178", "n.jpg", "COVID-19", clinical_notes="Influenza tests were negative"),
-]
-ABSENT = ("gone.jpg", "lost.jpg")
-SPLITS = {"train": 0.5, "test": 0.5}
-
-
-def write_rows(folder: Path, rows: list[dict[str, str]], columns: list[str] = COLUMNS) -> None:
-    with (folder / "metadata.csv").open("w", encoding="utf-8", newline="") as stream:
-        writer = csv.DictWriter(stream, columns, extrasaction="ignore")
-        writer.writeheader()
-        writer.writerows(rows)
-
-
-@pytest.fixture
-def collection(tmp_path: Path) -> Path:
-    """The folder of a small collection; an image's bytes are its name, for nothing opens it."""
-    folder = tmp_path / "collection"
-    (folder / "images").mkdir(parents=True)
-    write_rows(folder, ROWS)
-    for cells in ROWS:
-        if cells["filename"] not in ABSENT:
-            (folder / "images" / cells["filename"]).write_text(cells["filename"])
-    return folder
-
-
-def run(collection: Path, **changes: object) -> tuple[Path, PreparedSummary]:
-    arguments: dict = {"records": collection, "out": collection.parent / "out", "splits": SPLITS, "seed": 0, "overwrite": False} | changes
-    return arguments["out"], prepare(**arguments)
-
-
-def refused(collection: Path, kind: type[CM2Error], *says: str, **changes: object) -> None:
-    with pytest.raises(kind) as caught:
-        run(collection, **changes)
-    message = str(caught.value)
-    assert "\n" not in message
-    for part in says:
-        assert part in message, message
-    assert not (collection.parent / "out").exists()
-    assert not list(collection.parent.glob(".out*"))
-
-
-def manifest_of(out: Path) -> pd.DataFrame:
-    return pd.read_csv(out / "manifest.csv", dtype=str, keep_default_na=False).set_index("sample_id")
+from cm2pyro.data.covid_cxr_records import NUMBERS, RANGES, SAME_PERSON
+from cm2pyro.errors import ConfigError, DataError
+from tests.data.covid_collection import ABSENT, ROWS, changed, manifest_of, refused, run, write_rows
 
 
 def test_manifest(collection: Path) -> None:
@@ -129,34 +50,6 @@ def test_notes_may_keep_the_names(collection: Path) -> None:
     assert summary.blanked is None
     assert "tell the label" in "\n".join(summary.lines())
     assert json.loads((out / "prepared.json").read_text())["blanking"] is None
-
-
-def test_static_values(collection: Path) -> None:
-    out, summary = run(collection)
-    static = pd.read_parquet(out / "static.parquet").set_index("sample_id")
-    assert list(static.index) == list(manifest_of(out).index)
-    assert list(static.columns) == [*NUMBERS, "sex", "view"]
-    present = {(name, column): value for column in static for name, value in static[column].dropna().items() if column != "view"}
-    assert present == {
-        ("a.jpg", "age"): 54,
-        ("b.jpg", "age"): 54,
-        ("a.jpg", "sex"): "M",
-        ("b.jpg", "sex"): "M",
-        ("a.jpg", "offset"): -3,
-        ("c.png", "temperature"): 38.5,
-        ("e.jpg", "pO2_saturation"): 96,
-        ("f.jpg", "leukocyte_count"): 2.85,
-        ("f.jpg", "neutrophil_count"): 0,
-    }
-    assert static.view["c.png"] == "AP Supine"
-    # 340 and 105 are pressures; so is the 40 of the hospital that reported 340; of the nameless place of 105 nothing else is known.
-    assert summary.values_dropped == {
-        "not_a_number": {"age": 1},
-        "other_unit": {"pO2_saturation": 2},
-        "impossible": {"age": 1, "temperature": 1, "pO2_saturation": 1, "sex": 1},
-    }
-    assert summary.first_text == "age 'old' in row 6"
-    assert summary.recorded["temperature"] == {"0": 0, "1": 1}
 
 
 def test_counts_and_what_is_printed(collection: Path) -> None:
@@ -210,80 +103,6 @@ def test_the_same_files_whatever_the_order_of_rows(collection: Path) -> None:
     assert left.equals(right)
 
 
-def test_the_original_header_ends_in_a_comma(collection: Path) -> None:
-    write_rows(collection, [cells | {"": ""} for cells in ROWS], [*COLUMNS, ""])
-    path = collection / "metadata.csv"
-    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
-    assert run(collection)[1].images == 8
-
-
-@pytest.mark.parametrize(
-    ("finding", "label"),
-    [
-        ("COVID-19", 1),
-        ("covid-19 , ARDS", 1),
-        ("Pneumonia/Viral/COVID-19", 1),
-        ("Pneumonia/Viral/SARS", 0),
-        ("No Finding", 0),
-        ("todo", None),
-        ("Unknown", None),
-        ("unknown, ", None),
-        ("", None),
-        ("Unknown, ARDS", 0),
-    ],
-)
-def test_label_of_a_finding(finding: str, label: int | None) -> None:
-    assert label_of(finding) == label
-
-
-def changed(**cells: str) -> list[dict[str, str]]:
-    return [ROWS[0] | cells, *ROWS[1:]]
-
-
-@pytest.mark.parametrize(
-    ("rows", "says"),
-    [
-        (changed(filename="../metadata.csv"), ("row 2", "'../metadata.csv'", "plain file name")),
-        (changed(filename="/etc/passwd"), ("row 2", "plain file name")),
-        (changed(filename="..\\a.jpg"), ("row 2", "plain file name")),
-        (changed(filename=".."), ("row 2", "plain file name")),
-        (changed(filename=""), ("row 2", "plain file name")),
-        (changed(filename="a\n.jpg"), ("row 2", "'a .jpg'")),
-        (changed(filename="a" * 300 + ".jpg"), ("row 2", "cannot be read")),
-        (changed(filename="f.jpg"), ("row 7", "'f.jpg' stands already in row 2")),
-        (changed(filename="lost.jpg"), ("row 14", "'lost.jpg' stands already in row 2")),
-        (changed(patientid=" "), ("row 2", "patientid is empty")),
-        ([], ("none of 0 rows is a sample",)),
-        (ROWS[6:13], ("none of 7 rows is a sample", "no finding yet 3", "row 7, images/gone.jpg")),
-    ],
-)
-def test_rows_that_are_refused(collection: Path, rows: list[dict[str, str]], says: tuple[str, ...]) -> None:
-    write_rows(collection, rows)
-    refused(collection, DataError, "metadata.csv", *says)
-
-
-@pytest.mark.parametrize("column", [name for name in COLUMNS if name not in ("survival", "date", "folder")])
-def test_a_missing_column_is_named(collection: Path, column: str) -> None:
-    write_rows(collection, ROWS, [name for name in COLUMNS if name != column])
-    refused(collection, DataError, "metadata.csv", f"no column '{column}'")
-
-
-@pytest.mark.parametrize(
-    ("data", "says"),
-    [
-        (b"", ("row 1", "no column 'patientid'")),
-        (",".join([*COLUMNS, "age"]).encode() + b"\n", ("column 'age' stands twice",)),
-        (",".join(COLUMNS).encode() + b"\n1,2\n", ("row 2", "2 fields, expected 22")),
-        (",".join(COLUMNS).encode() + b"\n" + b"1," * 30 + b"\n", ("row 2", "31 fields")),
-        (",".join(COLUMNS).encode() + b'\n"open,1\n', ("is no CSV text",)),
-        (",".join(COLUMNS).encode() + "\n1,café\n".encode("latin-1"), ("line 2", "not UTF-8")),
-    ],
-)
-def test_metadata_that_cannot_be_read(collection: Path, data: bytes, says: tuple[str, ...]) -> None:
-    (collection / "metadata.csv").write_bytes(data)
-    refused(collection, DataError, "metadata.csv", *says)
-
-
 def test_folders_that_are_refused(collection: Path) -> None:
     refused(collection, DataError, "is no folder", records=collection / "absent")
     refused(collection, DataError, "is no folder", records=collection / "metadata.csv")
@@ -293,14 +112,6 @@ def test_folders_that_are_refused(collection: Path) -> None:
     (collection / "metadata.csv").unlink()
     (collection / "metadata.csv").mkdir()
     refused(collection, DataError, "metadata.csv: cannot be read")
-
-
-def test_a_link_may_not_lead_out_of_the_collection(collection: Path) -> None:
-    secret = collection.parent / "secret"
-    secret.write_text("secret")
-    (collection / "images" / "a.jpg").unlink()
-    (collection / "images" / "a.jpg").symlink_to(secret)
-    refused(collection, DataError, "row 2", "link that leaves")
 
 
 def test_a_long_note_is_kept_whole(collection: Path) -> None:

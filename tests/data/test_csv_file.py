@@ -1,5 +1,6 @@
 """A CSV in blocks is the CSV read whole: the same cells, or the same refusal."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -63,3 +64,13 @@ def test_what_would_swallow_the_rest_is_bounded(tmp_path: Path, monkeypatch: pyt
     for text, words in (('a,b\n1,"' + "x\n" * 60, "field larger"), ("a,b\n1," + "x" * 60 + "\n", "50 characters")):
         (tmp_path / "t.csv").write_text(text)
         assert words in str(blocks(tmp_path / "t.csv"))
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize("read", [whole, blocks])
+def test_utf_16_is_named(tmp_path: Path, read: Callable[[Path], object], encoding: str) -> None:
+    """As spreadsheets write "Unicode text"; without the mark at its start nothing tells it from a damaged file."""
+    (tmp_path / "t.csv").write_bytes(("" if encoding == "utf-16" else "\ufeff").encode(encoding) + "a,b\n1,é\n".encode(encoding))
+    assert str(read(tmp_path / "t.csv")).startswith("t.csv, line 1: UTF-16 text, not UTF-8; expected a CSV; save it as UTF-8")
+    (tmp_path / "t.csv").write_bytes("a,b\n1,2\n".encode("utf-16-le"))
+    assert "NUL" in str(read(tmp_path / "t.csv"))

@@ -150,5 +150,5 @@ def test_what_is_hidden_of_a_shared_batch_is_known_of_all_its_rows() -> None:
     hidden = share.whole & (torch.arange(6) != 4)[:, None]
     changed = share.hiding(hidden)
     assert changed.observed.equal(hidden[3:])
-    assert changed.found.equal(share.observed)
+    assert changed.available.equal(share.observed)
     assert changed.whole.equal(hidden)

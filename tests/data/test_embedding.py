@@ -2,7 +2,6 @@
 
 import io
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,22 +15,13 @@ from cm2pyro.config import Modality
 from cm2pyro.data.embedding import Embedding
 from cm2pyro.data.manifest import Manifest, read_manifest
 from cm2pyro.errors import DataError
+from tests.refusals import refusal
 
 VECTORS = np.array([[0.5, -2.0, 3.0], [1.5, 0.25, 3.0], [-4.0, 1e-3, 3.0]])
 
 
 def kind(**options: Any) -> Embedding:
     return Embedding("image", Modality(kind="embedding", encoder="mlp", **options), ("vector",))
-
-
-def refusal(call: Callable[[], Any], *says: str) -> str:
-    with pytest.raises(DataError) as caught:
-        call()
-    text = str(caught.value)
-    assert len(text.splitlines()) == 1
-    for part in says:
-        assert part in text
-    return text
 
 
 def saved(folder: Path, frame: pd.DataFrame) -> Manifest:

@@ -1,11 +1,8 @@
 """Kind `image`: which pixels are kept, grey and colour, what is missing, and what is refused with file and row."""
 
 import json
-import struct
 import time
 import warnings
-import zlib
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +17,9 @@ from cm2pyro.data.columns import Sparse
 from cm2pyro.data.image import Image, central_square
 from cm2pyro.data.kinds import make_kind
 from cm2pyro.data.manifest import Manifest, read_manifest
-from cm2pyro.errors import ConfigError, DataError
+from cm2pyro.errors import ConfigError
+from tests.data.png import png_header
+from tests.refusals import refusal
 
 SIZE = 32
 
@@ -41,15 +40,6 @@ def manifest_of(folder: Path, cells: list[str]) -> Manifest:
 def pixels(column: Any, n: int) -> torch.Tensor:
     assert isinstance(column, Sparse)
     return column[torch.arange(n)]
-
-
-def refusal(call: Callable[[], Any], *says: str) -> None:
-    with pytest.raises(DataError) as caught:
-        call()
-    text = str(caught.value)
-    assert len(text.splitlines()) == 1
-    for part in says:
-        assert part in text
 
 
 # --- the central square ----------------------------------------------------------------------------------------------
@@ -203,12 +193,6 @@ def test_the_column_of_paths_can_have_another_name(folder: Path) -> None:
 # --- what is refused -------------------------------------------------------------------------------------------------
 
 
-def _png_header(width: int, height: int) -> bytes:
-    """A PNG that claims a size and has no pixels: decoding it would fail with another message."""
-    chunks = [b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0), b"IDAT"]
-    return b"\x89PNG\r\n\x1a\n" + b"".join(struct.pack(">I", len(c) - 4) + c + struct.pack(">I", zlib.crc32(c)) for c in chunks)
-
-
 def _broken(folder: Path, what: str) -> str:
     name = f"{what}.{'jpg' if what == 'cut' else 'png'}"
     path = folder / name
@@ -218,7 +202,7 @@ def _broken(folder: Path, what: str) -> str:
     elif what == "dot":
         Pillow.fromarray(noise((1, 1))).save(path)
     elif what == "huge":
-        path.write_bytes(_png_header(20_000, 15_000))
+        path.write_bytes(png_header(20_000, 15_000))
     elif what == "text":
         path.write_text("not a picture")
     elif what == "empty":

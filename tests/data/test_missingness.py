@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
 from cm2pyro.data.dataset import Dataset
-from cm2pyro.data.missingness import MAR_SLOPE, MNAR_SLOPES, Mechanism, hide, hide_for_fit, hiding_probability, mask_table
+from cm2pyro.data.missingness import Mechanism, hide, hide_for_fit, hiding_probability, mask_table
+from cm2pyro.data.simulated_truth import MAR_SLOPE, MNAR_SLOPES
 from cm2pyro.errors import ConfigError, DataError
+from tests.data.logistic import logistic
 
 NAMES = ("ehr", "image", "note")
 EVERY = ["mcar:0.3", "mcar:0", "mcar:1", "mar:0.4", "mar:0.4@note", "mnar:0.3", "mnar:0.3@ehr,note", "only:image", "without:note"]
@@ -41,13 +42,10 @@ def contents(data: Dataset) -> NDArray[np.float64]:
     return np.asarray((x - np.nanmean(x, 0)) / np.nanstd(x, 0))
 
 
-def logistic(X: NDArray[np.float64], y: NDArray[np.bool_]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Slopes and their standard errors, from the information matrix."""
-    model = LogisticRegression(C=np.inf, max_iter=1000, tol=1e-8).fit(X, y)
-    design = np.column_stack([np.ones(len(X)), X])
-    p = model.predict_proba(X)[:, 1]
-    covariance = np.linalg.inv(design.T @ (design * (p * (1 - p))[:, None]))
-    return model.coef_[0], np.sqrt(np.diag(covariance))[1:]
+def slopes_and_errors(X: NDArray[np.float64], y: NDArray[np.bool_]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Those of a logistic regression, without its intercept."""
+    estimate, error = logistic(X, y)
+    return estimate[1:], error[1:]
 
 
 # --- what every mechanism does -------------------------------------------------------------------------------------
@@ -107,7 +105,7 @@ def test_mcar_hides_independently_of_everything() -> None:
     hidden = ~hide(data, "mcar:0.3", 1)
     assert np.abs(np.corrcoef(hidden.T)[np.triu_indices(3, 1)]).max() < 5 / np.sqrt(n)
     for m in range(3):
-        slopes, error = logistic(np.column_stack([contents(data), data.labels.numpy()]), hidden[:, m])
+        slopes, error = slopes_and_errors(np.column_stack([contents(data), data.labels.numpy()]), hidden[:, m])
         assert (np.abs(slopes) < 5 * error).all()
 
 
@@ -126,11 +124,11 @@ def test_mar_depends_on_what_stays_and_given_that_on_nothing_that_goes(mechanism
     for m in set(range(3)) - set(stays):
         has = data.observed[:, m].numpy()
         X = np.column_stack([known, contents(data)[:, m], data.labels.numpy()])[has]
-        slopes, error = logistic(X, ~left[has, m])
+        slopes, error = slopes_and_errors(X, ~left[has, m])
         assert slopes[0] == pytest.approx(MAR_SLOPE, abs=4 * error[0])
         assert (np.abs(slopes[1:]) < 4 * error[1:]).all()
         # Without the score, what is hidden does go with what it held: the test above can fail.
-        slopes, error = logistic(X[:, 1:], ~left[has, m])
+        slopes, error = slopes_and_errors(X[:, 1:], ~left[has, m])
         assert slopes[0] > 10 * error[0]
 
 
@@ -150,7 +148,7 @@ def test_mnar_depends_on_the_modality_itself_and_on_the_outcome() -> None:
         has = data.observed[:, m].numpy()
         others = np.nan_to_num(contents(data)[:, [k for k in range(3) if k != m]])
         X = np.column_stack([contents(data)[:, m], data.labels.numpy(), others])[has]
-        slopes, error = logistic(X, ~left[has, m])
+        slopes, error = slopes_and_errors(X, ~left[has, m])
         assert slopes[:2] == pytest.approx(MNAR_SLOPES, abs=4 * error[:2].max())
         assert (np.abs(slopes[2:]) < 4 * error[2:]).all()
 

@@ -1,6 +1,5 @@
-"""Notes in cells, files and tables: cleaned, ordered by time, and what a rule leaves out is said with file and row."""
+"""Notes in cells, files and tables: cleaned, ordered by time, and what a rule leaves out is remarks with file and row."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from cm2pyro.config import Modality
 from cm2pyro.data import notes as notes_module
 from cm2pyro.data.manifest import Manifest, read_manifest
 from cm2pyro.data.notes import LONGEST, Notes, clean, is_path, read_notes
-from cm2pyro.errors import DataError
+from tests.refusals import refusal
 
 
 def modality(**options: Any) -> Modality:
@@ -31,15 +30,6 @@ def read(manifest: Manifest, keep_end: bool = False, **options: Any) -> Notes:
 
 def listed(notes: Notes) -> list[tuple[int, str]]:
     return list(zip(notes.rows.tolist(), notes.texts, strict=True))
-
-
-def refusal(call: Callable[[], Any], *says: str) -> None:
-    with pytest.raises(DataError) as caught:
-        call()
-    text = str(caught.value)
-    assert len(text.splitlines()) == 1
-    for part in says:
-        assert part in text
 
 
 # --- cleaning --------------------------------------------------------------------------------------------------------
@@ -93,7 +83,7 @@ def test_cells_files_and_one_table_give_the_same_notes(tmp_path: Path) -> None:
     for two in ("two.csv", "two.parquet"):
         found = read(manifest_of(tmp_path, ["one.txt", two, "", "NA"]))
         assert listed(found) == expected
-        assert (found.n, found.said) == (4, ["modality note: the config names no hours, so notes of any hour are read, up to 7.5"])
+        assert (found.n, found.remarks) == (4, ["modality note: the config names no hours, so notes of any hour are read, up to 7.5"])
     assert listed(read(manifest_of(tmp_path, ["first note,\nof two lines", "two.csv", "", "NA"]))) == expected
     table = pd.DataFrame(
         {
@@ -124,9 +114,9 @@ def test_a_window_includes_its_ends_and_says_what_it_leaves_out(tmp_path: Path) 
     manifest = manifest_of(tmp_path, ["", "n.csv"])
     found = read(manifest, hours=48)
     assert found.texts == ["at", "at 0", "at 48"]
-    assert len(found.said) == 1
+    assert len(found.remarks) == 1
     for part in ("modality note: 3 notes outside 0 to 48 hours are left out", "n.csv", "row 3 (sample_id s1)", "line 4"):
-        assert part in found.said[0]
+        assert part in found.remarks[0]
     assert len(read(manifest).texts) == 6
 
 
@@ -135,17 +125,17 @@ def test_an_empty_note_counts_as_missing_and_is_said(tmp_path: Path) -> None:
     (tmp_path / "nothing.txt").write_bytes(b"")
     found = read(manifest_of(tmp_path, ["fine", "empty.txt", "nothing.txt", "   ", "[**Name**] ___", ""]))
     assert listed(found) == [(0, "fine")]
-    assert len(found.said) == 1
+    assert len(found.remarks) == 1
     for part in ("4 notes are empty and count as missing", "m.csv, row 3 (sample_id s1)"):
-        assert part in found.said[0]
+        assert part in found.remarks[0]
 
 
 def test_an_empty_note_among_others_of_a_sample_is_dropped(tmp_path: Path) -> None:
     pd.DataFrame({"text": ["a", "", "b"]}).to_csv(tmp_path / "n.csv", index=False)
     found = read(manifest_of(tmp_path, ["n.csv"]))
     assert found.texts == ["a", "b"]
-    assert "1 notes are empty" in found.said[0]
-    assert "line 3" in found.said[0]
+    assert "1 notes are empty" in found.remarks[0]
+    assert "line 3" in found.remarks[0]
 
 
 @pytest.mark.parametrize("keep_end", [False, True])
@@ -156,10 +146,10 @@ def test_a_note_of_a_megabyte_is_cut_and_said(tmp_path: Path, keep_end: bool) ->
     for cell in ("big.txt", text):
         found = read(manifest_of(tmp_path, ["short", cell]), keep_end)
         assert found.texts == ["short", expected]
-        assert "1 notes longer than 100,000 characters are read to that length" in found.said[0]
-        assert ("from their end" in found.said[0]) == keep_end
-        assert "row 3 (sample_id s1)" in found.said[0]
-        assert len(found.said[0]) < 400
+        assert "1 notes longer than 100,000 characters are read to that length" in found.remarks[0]
+        assert ("from their end" in found.remarks[0]) == keep_end
+        assert "row 3 (sample_id s1)" in found.remarks[0]
+        assert len(found.remarks[0]) < 400
     assert expected.endswith("end") == keep_end
 
 
@@ -183,7 +173,7 @@ def test_lone_surrogates_of_a_data_frame_are_gaps() -> None:
 def test_neither_column_nor_notes(tmp_path: Path) -> None:
     (tmp_path / "m.csv").write_text("sample_id\na\nb\n")
     found = read(read_manifest(tmp_path / "m.csv"))
-    assert (listed(found), found.n, found.said) == ([], 2, [])
+    assert (listed(found), found.n, found.remarks) == ([], 2, [])
     assert listed(read(manifest_of(tmp_path, ["", ""]))) == []
     (tmp_path / "t.csv").write_text("sample_id,text\n")
     assert listed(read(manifest_of(tmp_path, ["", ""]), table="t.csv", hours=48)) == []
@@ -192,11 +182,13 @@ def test_neither_column_nor_notes(tmp_path: Path) -> None:
 # --- refusals --------------------------------------------------------------------------------------------------------
 
 
-def test_latin_1_is_refused_with_file_and_row(tmp_path: Path) -> None:
+def test_other_encodings_are_refused_with_file_and_row(tmp_path: Path) -> None:
     (tmp_path / "n.txt").write_bytes("fièvre".encode("latin-1"))
     (tmp_path / "n.csv").write_bytes("text\nok\nfièvre\n".encode("latin-1"))
     (tmp_path / "t.csv").write_bytes("sample_id,text\ns0,ok\ns0,fièvre\n".encode("latin-1"))
     refusal(lambda: read(manifest_of(tmp_path, ["", "n.txt"])), "n.txt", "row 3 (sample_id s1)", "not UTF-8", "save it as UTF-8")
+    (tmp_path / "wide.txt").write_bytes("fièvre".encode("utf-16"))
+    refusal(lambda: read(manifest_of(tmp_path, ["", "wide.txt"])), "wide.txt", "row 3 (sample_id s1)", "UTF-16", "save it as UTF-8")
     refusal(lambda: read(manifest_of(tmp_path, ["", "n.csv"])), "n.csv", "row 3 (sample_id s1)", "line 3", "not UTF-8")
     refusal(lambda: read(manifest_of(tmp_path, [""]), table="t.csv"), "t.csv (modality note)", "line 3", "not UTF-8")
 
@@ -229,7 +221,7 @@ def test_rows_of_a_part_of_the_manifest_keep_their_numbers(tmp_path: Path) -> No
     manifest = manifest_of(tmp_path, ["zero", "one", "  ", "three"]).take([3, 2, 1])
     found = read(manifest)
     assert listed(found) == [(0, "three"), (2, "one")]
-    assert "row 4 (sample_id s2)" in found.said[0]
+    assert "row 4 (sample_id s2)" in found.remarks[0]
     assert found.rows.dtype == np.int64
 
 

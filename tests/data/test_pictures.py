@@ -1,7 +1,5 @@
 """Picture files against arrays whose content is known."""
 
-import struct
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +8,7 @@ from PIL import Image
 
 from cm2pyro.data.pictures import read_picture, stretch
 from cm2pyro.errors import DataError
+from tests.data.png import png_header
 
 
 @pytest.fixture
@@ -66,15 +65,9 @@ def test_stretch() -> None:
         stretch(np.full((3, 3), np.nan))
 
 
-def _png_header(width: int, height: int) -> bytes:
-    """A PNG that claims a size and has no pixels, so that reading them would fail with another message."""
-    chunks = [b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0), b"IDAT"]
-    return b"\x89PNG\r\n\x1a\n" + b"".join(struct.pack(">I", len(c) - 4) + c + struct.pack(">I", zlib.crc32(c)) for c in chunks)
-
-
 @pytest.mark.parametrize(("width", "height"), [(20_000, 15_000), (10_001, 10_000)])
 def test_too_large_is_refused_before_decoding(tmp_path: Path, width: int, height: int) -> None:
-    (tmp_path / "a.png").write_bytes(_png_header(width, height))
+    (tmp_path / "a.png").write_bytes(png_header(width, height))
     with pytest.raises(DataError, match=r"row 7: the picture has .* pixels, expected at most 100 million"):
         read_picture(tmp_path / "a.png", "row 7")
 

@@ -1,7 +1,6 @@
 """From manifest and config to a data set: what is learned, what may be absent, what is refused."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,8 @@ import torch
 from cm2pyro.config import Config
 from cm2pyro.data.manifest import Manifest, read_manifest
 from cm2pyro.data.prepared import Preparation
-from cm2pyro.errors import CheckpointError, DataError
+from cm2pyro.errors import CheckpointError
+from tests.refusals import refusal
 
 VIEWS: dict[str, tuple[str, ...]] = {"ehr": ("binned", "summary"), "static": ("vector",), "image": ("vector",)}
 MODALITIES: dict[str, Any] = {
@@ -58,16 +58,6 @@ def saved(folder: Path, table: pd.DataFrame | None = None, series: pd.DataFrame 
     (frame() if table is None else table).to_csv(folder / "m.csv", index=False)
     (events().sort_values("hours") if series is None else series).to_csv(folder / "ehr.csv", index=False)
     return read_manifest(folder / "m.csv")
-
-
-def refusal(call: Callable[[], Any], *says: str) -> str:
-    with pytest.raises(DataError) as caught:
-        call()
-    text = str(caught.value)
-    assert len(text.splitlines()) == 1
-    for part in says:
-        assert part in text
-    return text
 
 
 TRAIN = np.arange(8)
@@ -148,7 +138,7 @@ def test_whole_modalities_may_be_absent_after_the_fit(tmp_path: Path) -> None:
             rows = x[torch.arange(N)]
             assert rows.shape == before.inputs[name][view].shape
             assert not rows.any()
-    assert sorted(prepared.notes) == [
+    assert sorted(prepared.remarks) == [
         f"modality ehr: ehr.csv is not beside {tmp_path / 'new.csv'}; every row counts as missing",
         f"modality image: {tmp_path / 'new.csv'} has no column 'image'; every row counts as missing",
     ]
@@ -165,7 +155,7 @@ def test_only_an_absent_table_is_a_missing_modality(tmp_path: Path) -> None:
     for table in ("../ehr.csv", "/nowhere/ehr.csv", "a" * 5000, "nul\0byte"):
         elsewhere = Preparation.from_config(Config.from_dict({"modalities": {"ehr": MODALITIES["ehr"] | {"table": table}}}), VIEWS)
         refusal(lambda p=elsewhere: p.observed(manifest), "modality ehr, table")
-        assert elsewhere.notes == []
+        assert elsewhere.remarks == []
 
 
 def test_observed_needs_no_fit(tmp_path: Path) -> None:
@@ -216,8 +206,8 @@ def test_several_labels_are_warned_of_once_a_fit(tmp_path: Path) -> None:
     assert prepared.classes == ("shock", "label")
     assert dataset.labels.shape == (N, 2)
     assert dataset.labels[0].tolist() == [-1, 0]
-    assert [note for note in prepared.notes if "'shock' is 0 in every training row" in note] == prepared.notes
-    assert len(prepared.notes) == 1
+    assert [remark for remark in prepared.remarks if "'shock' is 0 in every training row" in remark] == prepared.remarks
+    assert len(prepared.remarks) == 1
     assert prepared.transform(saved(tmp_path, table), labels=False).labels.eq(-1).all()
 
 

@@ -1,9 +1,7 @@
 """Time series: long and wide, files and tables, give the same events; what is wrong is refused with file and line."""
 
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,20 +13,11 @@ from cm2pyro.config import Modality
 from cm2pyro.data.manifest import Manifest, read_manifest
 from cm2pyro.data.series import Events, read_series
 from cm2pyro.errors import DataError
+from tests.refusals import refusal
 
 FILES = Modality(kind="timeseries", encoder="lstm")
 TABLE = Modality(kind="timeseries", encoder="lstm", table="t.csv")
 PARQUET = Modality(kind="timeseries", encoder="lstm", table="t.parquet")
-
-
-def refusal(call: Callable[[], Any], *says: str) -> str:
-    with pytest.raises(DataError) as caught:
-        call()
-    text = str(caught.value)
-    assert len(text.splitlines()) == 1
-    for part in says:
-        assert part in text
-    return text
 
 
 def manifest_with(folder: Path, cells: dict[str, str], **files: str | bytes) -> Manifest:
@@ -258,7 +247,7 @@ def test_a_table_out_of_order_and_beyond_the_window_is_said_with_its_line(tmp_pa
     manifest = manifest_with(tmp_path, {"a": "", "b": ""}, t_csv=LONG_TABLE)
     events = read_series(manifest, "ehr", TABLE)
     assert listed(events) == [(0, "HR", 1.0, 3.0), (0, "HR", 3.0, 2.0), (1, "HR", 5.0, 1.0)]
-    assert events.said == (
+    assert events.remarks == (
         "modality ehr: 2 measurements outside 0 to 48 hours are left out, first t.csv (modality ehr), line 5",
         "modality ehr: hours out of order in 1 samples, put in order; first t.csv (modality ehr), line 4",
     )
@@ -273,7 +262,7 @@ def test_a_file_out_of_order_and_beyond_the_window_is_said_with_its_line(tmp_pat
     good = f"{header}\n1,{'HR,3' if 'value' in header else '2,'}\n"
     manifest = manifest_with(tmp_path, {"a": "ok.csv", "b": "", "c": "wrong.csv"}, ok_csv=good, wrong_csv=text)
     events = read_series(manifest, "x", FILES)
-    outside, disorder = events.said
+    outside, disorder = events.remarks
     for said, line in ((outside, 5), (disorder, 3)):
         for part in ("modality x", "wrong.csv", "row 4 (sample_id c)", f"line {line}"):
             assert part in said
@@ -283,14 +272,14 @@ def test_a_file_out_of_order_and_beyond_the_window_is_said_with_its_line(tmp_pat
 
 def test_of_a_wide_table_the_first_line_is_named_not_the_first_column(tmp_path: Path) -> None:
     manifest = manifest_with(tmp_path, {"a": ""}, t_csv="sample_id,hours,HR,Temp\na,1,1,1\na,50,,2\na,51,3,\n")
-    (said,) = read_series(manifest, "ehr", TABLE).said
+    (said,) = read_series(manifest, "ehr", TABLE).remarks
     assert said.endswith("2 measurements outside 0 to 48 hours are left out, first t.csv (modality ehr), line 3")
 
 
 def test_both_ends_of_the_window_belong_to_it_and_order_within_an_hour_is_no_disorder(tmp_path: Path) -> None:
     manifest = manifest_with(tmp_path, {"a": ""}, t_csv="sample_id,hours,variable,value\na,0,HR,1\na,48,HR,2\na,48,Temp,3\na,48,HR,4\n")
     events = read_series(manifest, "ehr", TABLE)
-    assert events.said == ()
+    assert events.remarks == ()
     assert listed(events) == [(0, "HR", 0.0, 1.0), (0, "HR", 48.0, 2.0), (0, "HR", 48.0, 4.0), (0, "Temp", 48.0, 3.0)]
 
 

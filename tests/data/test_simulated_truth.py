@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 from scipy.stats import kendalltau
-from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
 from cm2pyro.data.simulated_truth import MAR_SLOPE, MNAR_SLOPES, TRUTH_DRAWS, Population, SimulationSettings, auroc, population
 from cm2pyro.data.simulation import Sample, describe, draw
+from tests.data.logistic import logistic
 
 N = 20_000
 
@@ -23,16 +23,6 @@ def drawn(mechanism: str = "mcar", classes: int = 2) -> tuple[Population, Sample
     settings = SimulationSettings(samples=N, mechanism=mechanism, classes=classes, seed=3)
     truth = population(settings)
     return truth, draw(settings, truth)
-
-
-def logistic(X: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Coefficients and standard errors (from the information matrix), the intercept first."""
-    model = LogisticRegression(C=np.inf, max_iter=1000, tol=1e-8).fit(X, y)
-    coefficients = np.concatenate([model.intercept_, model.coef_[0]])
-    design = np.column_stack([np.ones(len(X)), X])
-    p = model.predict_proba(X)[:, 1]
-    information = design.T @ (design * (p * (1 - p))[:, None])
-    return coefficients, np.sqrt(np.diag(np.linalg.inv(information)))
 
 
 # --- latents -------------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from scipy.special import ndtri
 from cm2pyro.config import Modality
 from cm2pyro.data.manifest import Manifest, read_manifest
 from cm2pyro.data.tabular import Tabular
-from cm2pyro.errors import DataError
+from tests.refusals import refusal
 
 
 def kind(**options: Any) -> Tabular:
@@ -117,31 +117,23 @@ def test_a_single_numeric_column_and_a_single_category_column() -> None:
         assert tabular.shapes() == {"vector": (width,)}
 
 
-def refused(call: Any, *says: str) -> None:
-    with pytest.raises(DataError) as caught:
-        call()
-    assert len(str(caught.value).splitlines()) == 1
-    for part in says:
-        assert part in str(caught.value)
-
-
 @pytest.mark.parametrize("cell", ["unknown", "inf", "1_0", "1,5"])
 def test_a_later_value_that_is_no_number_is_refused(cell: str) -> None:
     tabular = kind(columns=["x"])
     tabular.fit(raw_of({"x": ["1", "2"]}), np.arange(2))
-    refused(
+    refusal(
         lambda: tabular.transform(raw_of({"x": ["1", "", cell]})), "the data frame", "sample_id s2", "'x'", f"'{cell}'", "finite number"
     )
 
 
 def test_infinite_training_values_are_refused_not_taken_for_categories() -> None:
     raw = raw_of({"x": ["1", "2", "-inf"]})
-    refused(lambda: kind(table="t.csv").fit(raw, np.arange(3)), "t.csv", "sample_id s2", "'x'", "'-inf'")
+    refusal(lambda: kind(table="t.csv").fit(raw, np.arange(3)), "t.csv", "sample_id s2", "'x'", "'-inf'")
 
 
 def test_a_number_column_with_a_slip_does_not_become_hundreds_of_categories() -> None:
     cells = [f"{i / 7:.4f}" for i in range(300)] + ["NA"]
-    refused(lambda: kind(table="t.csv").fit(raw_of({"x": cells}), np.arange(301)), "t.csv", "'x'", "301 categories", "'NA'", "empty")
+    refusal(lambda: kind(table="t.csv").fit(raw_of({"x": cells}), np.arange(301)), "t.csv", "'x'", "301 categories", "'NA'", "empty")
     few = kind(table="t.csv")
     few.fit(raw_of({"x": [f"c{i}" for i in range(256)]}), np.arange(256))
     assert few.shapes() == {"vector": (256,)}
@@ -161,7 +153,7 @@ def test_refused_files(tmp_path: Path, content: str, says: list[str]) -> None:
     (tmp_path / "b.csv").write_text(content)
     (tmp_path / "a.csv").write_text("age\n1\n")
     manifest = saved(tmp_path, pd.DataFrame({"sample_id": ["a", "b"], "static": ["a.csv", "b.csv"]}))
-    refused(lambda: kind().read(manifest), "b.csv", "row 3 (sample_id b), column 'static'", *says)
+    refusal(lambda: kind().read(manifest), "b.csv", "row 3 (sample_id b), column 'static'", *says)
 
 
 @pytest.mark.parametrize(
@@ -175,5 +167,5 @@ def test_refused_files(tmp_path: Path, content: str, says: list[str]) -> None:
 def test_refused_tables(tmp_path: Path, content: str, says: list[str]) -> None:
     (tmp_path / "t.csv").write_text(content)
     manifest = saved(tmp_path, pd.DataFrame({"sample_id": ["a"]}))
-    refused(lambda: kind(table="t.csv", columns=["age"]).read(manifest), "t.csv", *says)
-    refused(lambda: kind(table="../t.csv").read(manifest), "modality static, table", "leaves the manifest's folder")
+    refusal(lambda: kind(table="t.csv", columns=["age"]).read(manifest), "t.csv", *says)
+    refusal(lambda: kind(table="../t.csv").read(manifest), "modality static, table", "leaves the manifest's folder")

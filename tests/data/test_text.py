@@ -86,11 +86,11 @@ def test_more_notes_than_slots_keep_the_latest_in_order(tmp_path: Path) -> None:
     manifest = manifest_of(tmp_path, [["c", "a", "b"], ["d"]], [[9.0, 1.0, 5.0], [0.0]])
     raw = k.read(manifest)
     k.fit(raw, np.arange(2))
-    k.notes.clear()
+    k.remarks.clear()
     found = dense(k, manifest)
     assert found[0].tolist() == [ids(k, "b"), ids(k, "c")]
     assert found[1].tolist() == [ids(k, "d"), [PAD] * 12]
-    assert k.notes[-1] == "modality note: 1 samples have more than 2 notes; the latest are read"
+    assert k.remarks[-1] == "modality note: 1 samples have more than 2 notes; the latest are read"
 
 
 def test_a_sample_with_more_notes_than_any_in_training_keeps_the_latest(tmp_path: Path) -> None:
@@ -101,7 +101,7 @@ def test_a_sample_with_more_notes_than_any_in_training_keeps_the_latest(tmp_path
     (tmp_path / "later").mkdir()
     later = manifest_of(tmp_path / "later", [["1", "2", "3", "4", "5"]])
     assert dense(k, later)[0].tolist() == [ids(k, "4"), ids(k, "5")]
-    assert "1 samples have more than 2 notes" in k.notes[-1]
+    assert "1 samples have more than 2 notes" in k.remarks[-1]
 
 
 @pytest.mark.parametrize("keep", ["start", "end"])
@@ -114,7 +114,7 @@ def test_truncation(tmp_path: Path, keep: str) -> None:
     whole = [i for i in ids(k, "1 2 3 4 5 6 7 8 9", 60) if i > 3]
     assert found[0, 0].tolist() == [2, *(whole[:4] if keep == "start" else whole[-4:]), 3]
     which = {"start": "first", "end": "last"}[keep]
-    assert k.notes == [f"modality note: 1 of 2 notes have more than 6 tokens; the {which} are read"]
+    assert k.remarks == [f"modality note: 1 of 2 notes have more than 6 tokens; the {which} are read"]
 
 
 def test_training_notes_alone_decide(tmp_path: Path) -> None:

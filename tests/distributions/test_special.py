@@ -8,7 +8,7 @@ import torch
 from mpmath import mpf
 from torch import Tensor
 
-from cm2pyro.distributions.special import half_square, in_order, log1mexp_exp, log_ndtr, log_ndtri, log_neg_log, log_neg_log_ndtr, softplus
+from cm2pyro.distributions.special import in_order, log1mexp_exp, log_ndtr, log_ndtri, log_neg_log, log_neg_log_ndtr, softplus
 
 SINGLE, DOUBLE = torch.float32, torch.float64
 # Both sides of the switches at 12 (float32) and 36 (float64), and far beyond.
@@ -150,10 +150,3 @@ def test_in_order() -> None:
     apart = torch.tensor([0.3, 4.0], dtype=DOUBLE, requires_grad=True), torch.tensor([1.0, 2.0], dtype=DOUBLE, requires_grad=True)
     assert torch.autograd.gradcheck(in_order, apart)
     assert torch.autograd.gradgradcheck(lambda x, y: (in_order(x, y)[0] ** 2, in_order(x, y)[1] ** 3), apart)
-
-
-def test_half_square() -> None:
-    s = torch.tensor([[1.0, -2.0, 3.0], [0.0, 0.0, 0.0]], dtype=DOUBLE, requires_grad=True)
-    torch.testing.assert_close(half_square(s), 0.5 * s.square().sum(-1))
-    assert torch.autograd.gradcheck(half_square, (s,))
-    assert torch.autograd.gradgradcheck(half_square, (s,))

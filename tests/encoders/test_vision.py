@@ -1,7 +1,6 @@
 """Networks of torchvision as encoders: their features, their weights, and how much of them is trained."""
 
 import pickle
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,39 +11,17 @@ from safetensors.torch import save_file
 from torch import nn
 
 from cm2pyro.config import Config
-from cm2pyro.encoders import ENCODERS, check_encoders, make_encoder
+from cm2pyro.encoders import check_encoders, make_encoder
 from cm2pyro.encoders import vision as vision_module
-from cm2pyro.encoders.base import Encoder
-from cm2pyro.encoders.vision import MEAN, SD, Backbone, Sight
-from cm2pyro.errors import ConfigError
-
-STILL = {"degrees": 0.0, "translate": 0.0, "zoom": 0.0}
-
-
-def make(name: str, size: int = 32, channels: int = 3, **options: Any) -> Backbone:
-    torch.manual_seed(0)
-    encoder = ENCODERS.get(name)({"pixels": (channels, size + 8, size + 8)}, size=size, **{**STILL, **options})
-    assert isinstance(encoder, Backbone)
-    return encoder
-
-
-def pictures(n: int, size: int = 32, channels: int = 3, seed: int = 0) -> torch.Tensor:
-    return torch.randint(0, 256, (n, channels, size + 8, size + 8), generator=torch.Generator().manual_seed(seed)).to(torch.uint8)
+from cm2pyro.encoders.vision import MEAN, SD, Sight
+from tests.encoders.torchvision_networks import make, pictures
+from tests.refusals import config_refusal
 
 
 def seen(x: torch.Tensor, size: int) -> torch.Tensor:
     """What a network is given, by hand: the centre, between 0 and 1, standardised."""
     centre = x[..., 4 : 4 + size, 4 : 4 + size].expand(-1, 3, -1, -1).double() / 255
     return ((centre - torch.tensor(MEAN)[:, None, None]) / torch.tensor(SD)[:, None, None]).float()
-
-
-def refusal(call: Callable[[], Any], *says: str) -> None:
-    with pytest.raises(ConfigError) as caught:
-        call()
-    text = str(caught.value)
-    assert len(text.splitlines()) == 1
-    for part in says:
-        assert part in text
 
 
 # --- features --------------------------------------------------------------------------------------------------------
@@ -137,17 +114,19 @@ def config(**modality: Any) -> Config:
 
 @pytest.mark.parametrize(("name", "near"), [("resnet43", "resnet34"), ("resnet19", "resnet18"), ("efficentnet_b0", "efficientnet_b0")])
 def test_an_unknown_network_suggests_the_nearest(name: str, near: str) -> None:
-    refusal(lambda: check_encoders(config(encoder=name)), "modalities.x.encoder", f"unknown encoder '{name}'", f"did you mean '{near}'")
+    config_refusal(
+        lambda: check_encoders(config(encoder=name)), "modalities.x.encoder", f"unknown encoder '{name}'", f"did you mean '{near}'"
+    )
 
 
 @pytest.mark.parametrize("name", ["fasterrcnn_resnet50_fpn", "deeplabv3_resnet50", "r3d_18"])
 def test_networks_for_other_tasks_are_no_encoders(name: str) -> None:
-    refusal(lambda: check_encoders(config(encoder=name)), f"unknown encoder '{name}'")
+    config_refusal(lambda: check_encoders(config(encoder=name)), f"unknown encoder '{name}'")
 
 
 def test_a_picture_too_small_for_a_network_is_refused() -> None:
-    refusal(lambda: make("inception_v3", 32), "inception_v3", "size 32", "raise size")
-    refusal(lambda: make("vit_b_16", 40), "vit_b_16", "size 40")
+    config_refusal(lambda: make("inception_v3", 32), "inception_v3", "size 32", "raise size")
+    config_refusal(lambda: make("vit_b_16", 40), "vit_b_16", "size 40")
 
 
 # --- weights ---------------------------------------------------------------------------------------------------------
@@ -164,8 +143,8 @@ def test_another_number_of_classes_does_not_matter(tmp_path: Path, name: str, en
     own = encoder.network.state_dict()
     assert own
     assert all(value.equal(state[key]) for key, value in own.items())
-    assert encoder.said == ()
-    assert make(name).said == (f"{name} starts from scratch (weights: none)",)
+    assert encoder.remarks == ()
+    assert make(name).remarks == (f"{name} starts from scratch (weights: none)",)
 
 
 class Evil:
@@ -177,23 +156,23 @@ def test_wrong_weights_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.chdir(tmp_path)
     state = torchvision.models.resnet34(weights=None).state_dict()
     save_file(state, "resnet34.safetensors")
-    refusal(
+    config_refusal(
         lambda: make("resnet50", weights="resnet34.safetensors"), "resnet34.safetensors does not fit", "name weights of the same network"
     )
-    refusal(lambda: make("densenet121", weights="resnet34.safetensors"), "does not fit", "tensors differ")
+    config_refusal(lambda: make("densenet121", weights="resnet34.safetensors"), "does not fit", "tensors differ")
     torch.save({"model": state}, "nested.pth")
     Path("evil.pth").write_bytes(pickle.dumps({"a": Evil()}, protocol=2))
     torch.save({"a": Evil()}, "evil2.pth")
     Path("cut.safetensors").write_bytes(Path("resnet34.safetensors").read_bytes()[:1000])
     for name in ("nested.pth", "evil.pth", "evil2.pth", "cut.safetensors", "gone.pth"):
-        refusal(lambda name=name: make("resnet18", weights=name), f"weights: {name} cannot be read", "expected a .safetensors file")
+        config_refusal(lambda name=name: make("resnet18", weights=name), f"weights: {name} cannot be read", "expected a .safetensors file")
     assert not Path("evil").exists()
 
 
 def test_smaller_networks_do_not_take_the_weights_of_larger_ones(tmp_path: Path) -> None:
     """All of ResNet-18's tensors are in a ResNet-34 with their very shapes, and mean something else there."""
     save_file(torchvision.models.resnet34(weights=None).state_dict(), tmp_path / "w.safetensors")
-    refusal(lambda: make("resnet18", weights=str(tmp_path / "w.safetensors")), "does not fit the network")
+    config_refusal(lambda: make("resnet18", weights=str(tmp_path / "w.safetensors")), "does not fit the network")
 
 
 def test_the_hub_without_a_network_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -202,7 +181,7 @@ def test_the_hub_without_a_network_is_one_line(tmp_path: Path, monkeypatch: pyte
 
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setattr(torch.hub, "urlopen", refuse)
-    refusal(
+    config_refusal(
         lambda: make("resnet18", weights="hub"), "resnet18 cannot be had", "https://download.pytorch.org/models/resnet18", "weights: none"
     )
     assert capsys.readouterr() == ("", "")  # the refusal alone is shown
@@ -224,125 +203,6 @@ def test_the_hub_gives_torchvisions_own_weights(monkeypatch: pytest.MonkeyPatch)
     again = make_encoder(config(weights="hub"), "x", {"pixels": (3, 40, 40)}, restored={})
     assert again.width == 512
     assert len(asked) == 1
-
-
-# --- what is trained -------------------------------------------------------------------------------------------------
-
-
-def trained(encoder: Encoder, n: int = 4, size: int = 32) -> set[str]:
-    """Names of the parameters that get a gradient that is not zero."""
-    encoder.train()
-    encoder.zero_grad()
-    encoder({"pixels": pictures(n, size)}).square().sum().backward()
-    return {name for name, p in encoder.named_parameters() if p.grad is not None and bool((p.grad != 0).any())}
-
-
-def test_all_trains_everything() -> None:
-    encoder = make("resnet18")
-    assert trained(encoder) == {name for name, _ in encoder.named_parameters()}
-
-
-def test_frozen_trains_nothing() -> None:
-    encoder = make("resnet18", tune="frozen")
-    assert not any(p.requires_grad for p in encoder.parameters())
-    assert not encoder({"pixels": pictures(2)}).requires_grad
-
-
-@pytest.mark.parametrize(
-    ("name", "number", "blocks"),
-    [
-        ("resnet18", 1, ("layer4.",)),
-        ("resnet18", 3, ("layer2.", "layer3.", "layer4.")),
-        ("mobilenet_v3_small", 2, ("features.12.", "classifier.")),
-        ("efficientnet_b0", 2, ("features.7.", "features.8.")),
-        ("densenet121", 1, ("features.denseblock4.", "features.norm5.")),
-        ("convnext_tiny", 1, ("features.7.", "classifier.")),
-        ("vit_b_16", 1, ("encoder.layers.encoder_layer_11.", "encoder.ln.")),
-    ],
-)
-def test_the_last_blocks_alone_are_trained(name: str, number: int, blocks: tuple[str, ...]) -> None:
-    encoder = make(name, tune=f"last:{number}")
-    expected = {key for key, _ in encoder.named_parameters() if key.removeprefix("network.").startswith(blocks)}
-    assert expected
-    assert {key for key, p in encoder.named_parameters() if p.requires_grad} == expected
-    if name == "resnet18":
-        assert trained(encoder) == expected
-
-
-def test_more_blocks_than_there_are_are_refused() -> None:
-    refusal(lambda: make("resnet18", tune="last:99"), "tune: last:99 asks for more than the network's 5 blocks")
-    for tune in ("last", "last:0", "lora:0", "half", "lora:-1"):
-        refusal(lambda tune=tune: check_encoders(config(tune=tune)), "modalities.x.tune", "expected all, frozen, last:N")
-
-
-@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v3_small"])
-def test_lora_trains_its_corrections_alone_and_starts_as_the_network_was(name: str) -> None:
-    plain, encoder = make(name).eval(), make(name, tune="lora:2").eval()
-    x = {"pixels": pictures(2)}
-    torch.testing.assert_close(encoder(x), plain(x), rtol=1e-4, atol=1e-5)
-    wanted = {key for key, p in encoder.named_parameters() if p.requires_grad}
-    assert wanted
-    assert all("lora_" in key for key in wanted)
-    # B starts at 0, so that only B has a gradient in the first step.
-    assert trained(encoder) == {key for key in wanted if "lora_B" in key}
-    small = sum(p.numel() for p in encoder.parameters() if p.requires_grad)
-    assert small < 0.2 * sum(p.numel() for p in plain.parameters())
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["vit_b_32", "swin_t"])
-def test_every_correction_of_lora_is_trained(name: str) -> None:
-    """Attention that reads its layers' weights without calling them would leave corrections there without effect."""
-    encoder = make(name, 64, tune="lora:1")
-    wanted = {key for key, p in encoder.named_parameters() if p.requires_grad and "lora_B" in key}
-    assert wanted
-    assert trained(encoder, 2, 64) == wanted
-
-
-def statistics(encoder: Encoder) -> dict[str, torch.Tensor]:
-    return {key: value.clone() for key, value in encoder.state_dict().items() if "running_" in key or "num_batches" in key}
-
-
-def changed(encoder: Encoder, before: dict[str, torch.Tensor]) -> set[str]:
-    return {key for key, value in statistics(encoder).items() if not value.equal(before[key])}
-
-
-@pytest.mark.parametrize("tune", ["all", "frozen", "last:1", "lora:2"])
-def test_statistics_of_frozen_parts_stay(tune: str) -> None:
-    encoder = make("resnet18", tune=tune)
-    before = statistics(encoder)
-    encoder.train()
-    encoder({"pixels": pictures(4)})
-    moved = changed(encoder, before)
-    if tune == "all":
-        assert moved == set(before)
-    elif tune == "last:1":
-        assert moved == {key for key in before if ".layer4." in key}
-    else:
-        assert not moved
-
-
-def test_a_batch_of_one_uses_and_leaves_the_running_statistics() -> None:
-    encoder = make("resnet18")
-    encoder.train()
-    for seed in range(3):
-        encoder({"pixels": pictures(4, seed=seed)})
-    before = statistics(encoder)
-    one = {"pixels": pictures(1, seed=9)}
-    in_training = encoder(one)
-    assert not changed(encoder, before)
-    assert in_training.equal(encoder.eval()(one))
-    # And a larger batch after it moves them again.
-    encoder.train()
-    encoder({"pixels": pictures(4, seed=10)})
-    assert changed(encoder, before) == set(before)
-
-
-def test_evaluation_leaves_the_statistics() -> None:
-    encoder = make("resnet18").eval()
-    before = statistics(encoder)
-    encoder({"pixels": pictures(4)})
-    assert not changed(encoder, before)
 
 
 def test_the_module_names_itself() -> None:

@@ -1,15 +1,14 @@
 """The amortized treatment: its density, what it reads, what it leaves alone, and that the ELBO trains it."""
 
-import pyro
 import pytest
 import torch
-from pyro import poutine
 
 from cm2pyro.config import Config
 from cm2pyro.data.dataset import Batch
 from cm2pyro.distributions import CopulaMixture, make_copula
 from cm2pyro.guides.imputation_network import Amortized
 from cm2pyro.inference.program import Program
+from tests.traces import traces
 
 M, D = 3, 2
 NAMES = ("a", "b", "c")
@@ -123,11 +122,7 @@ def batch(observed: torch.Tensor) -> Batch:
 def test_the_model_scores_every_latent_and_the_guide_its_own_density() -> None:
     made = program()
     rows = batch(OBSERVED)
-    with pyro.settings.context(module_local_params=True):
-        guide = poutine.trace(made.guide).get_trace(rows)
-        model = poutine.trace(poutine.replay(made.model, guide)).get_trace(rows)
-    guide.compute_log_prob()
-    model.compute_log_prob()
+    model, guide = traces(made, rows)
     z = torch.stack([guide.nodes[f"z_{name}"]["value"] for name in NAMES], -2)
     loc, scale = made.guide.represent(rows)
     filled = made.guide.treat.parameters_of((loc, scale), OBSERVED)

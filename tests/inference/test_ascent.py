@@ -9,7 +9,7 @@ from cm2pyro.distributions.structure import MixtureStructure
 from cm2pyro.inference import leave_out as leaving
 from cm2pyro.inference.ascent import Maximum, ascend, climb
 from cm2pyro.inference.curvature import derivatives
-from cm2pyro.inference.free_sites import Sites
+from cm2pyro.inference.free_sites import FreeSites
 from cm2pyro.inference.leave_out import leave_out
 from cm2pyro.inference.maximise import maximise
 from cm2pyro.inference.start import start_values
@@ -24,11 +24,11 @@ def latents(tau: list[float], n: int) -> torch.Tensor:
     return CopulaMixture(torch.zeros(1).double(), torch.zeros(1, 2, dtype=torch.long), locs, torch.ones_like(locs), copula).rsample((n,))
 
 
-def begun(structure: MixtureStructure, z: torch.Tensor, tau: list[float]) -> tuple[Sites, torch.Tensor]:
+def begun(structure: MixtureStructure, z: torch.Tensor, tau: list[float]) -> tuple[FreeSites, torch.Tensor]:
     """Sites at the usual start, but for the tau of a one-parameter family; and that everything is observed."""
     observed = torch.ones(z.shape[:2], dtype=torch.bool)
     values = start_values(structure, z, observed, 1, 0) | {"copula": torch.tensor(tau, dtype=torch.float64)}
-    return Sites(structure, site_priors(structure, Priors()), values), observed
+    return FreeSites(structure, site_priors(structure, Priors()), values), observed
 
 
 def test_a_parameter_at_its_bound_is_held_and_the_jackknife_holds() -> None:
@@ -73,9 +73,9 @@ def test_the_maximum_of_plain_steps(family: str) -> None:
     observed = torch.rand(300, 2, generator=torch.Generator().manual_seed(1)) < 0.85
     observed[:, 0] |= ~observed.any(1)
     priors, start = site_priors(structure, Priors()), start_values(structure, z, observed, 1, 0)
-    free = Sites(structure, priors, start)
+    free = FreeSites(structure, priors, start)
     end = ascend(free, free.vector, z, observed)
-    plain = Sites(structure, priors, maximise(structure, priors, start, list(start), z, observed, steps=500)[0])
+    plain = FreeSites(structure, priors, maximise(structure, priors, start, list(start), z, observed, steps=500)[0])
     reached, expected = (float(s.objective(x, z, observed)) for s, x in ((free, end.x), (plain, plain.vector)))
     assert reached > expected - 0.01
     if family != "mixture":  # whose families tell the same story in more than one way
@@ -87,11 +87,11 @@ def test_few_steps_suffice_without_a_subject(monkeypatch: pytest.MonkeyPatch) ->
     z[0] = torch.tensor([[4.0, 4.0], [-4.0, 4.0]], dtype=torch.float64)
     observed = torch.ones(100, 2, dtype=torch.bool)
     priors, start = site_priors(structure, Priors()), start_values(structure, z, observed, 1, 0)
-    free = Sites(structure, priors, start)
+    free = FreeSites(structure, priors, start)
     end = ascend(free, free.vector, z, observed)
     counted: list[int] = []
-    objective = Sites.objective
-    monkeypatch.setattr(Sites, "objective", lambda self, *given: counted.append(1) or objective(self, *given))
+    objective = FreeSites.objective
+    monkeypatch.setattr(FreeSites, "objective", lambda self, *given: counted.append(1) or objective(self, *given))
     x = climb(free, end, z[1:], observed[1:], leaving._REFIT_STEPS)
     assert len(counted) <= 15
     after = Maximum(x, derivatives(free, x, z[1:], observed[1:]), end.held)

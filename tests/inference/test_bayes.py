@@ -10,6 +10,7 @@ import torch
 
 from cm2pyro.api import CM2
 from cm2pyro.errors import ConfigError
+from tests.inference.fits import CutError, cut_after
 
 NAMES = ("a", "b")
 HEAD = {"head": {"dist": "Normal", "loc": 0, "scale": 2}}
@@ -96,14 +97,8 @@ def test_resuming_samples_again_what_was_cut(table: pd.DataFrame, tmp_path: Path
     model = CM2.from_config(asked).fit(table)
     run = tmp_path / "run"
 
-    class CutError(Exception):
-        pass
-
-    def cut(record: dict, warnings: list[str]) -> None:
-        raise CutError
-
     with pytest.raises(CutError):
-        CM2.from_config(asked).fit(table, out=run, report=cut)
+        CM2.from_config(asked).fit(table, out=run, report=cut_after(1))
     said: list[str] = []
     CM2.load(run, say=said.append)
     assert any("holds no draws of the global sites" in line for line in said)
@@ -153,14 +148,8 @@ def test_resuming_a_fit_with_a_head(table: pd.DataFrame, tmp_path: Path) -> None
     asked = {"guide": {"globals": "flow"}, "priors": HEAD}
     whole = CM2.from_config(config(**asked)).fit(table)
 
-    class CutError(Exception):
-        pass
-
-    def cut(record: dict, warnings: list[str]) -> None:
-        raise CutError
-
     with pytest.raises(CutError):
-        CM2.from_config(config(**asked)).fit(table, out=tmp_path / "run", report=cut)
+        CM2.from_config(config(**asked)).fit(table, out=tmp_path / "run", report=cut_after(1))
     resumed = CM2.from_config(config(**asked)).fit(table, out=tmp_path / "run", resume=True)
     pd.testing.assert_frame_equal(resumed.predict(table, draws=10), whole.predict(table, draws=10))
 

@@ -13,7 +13,7 @@ from cm2pyro.api import CM2
 from cm2pyro.config import Priors
 from cm2pyro.data.simulation import SimulationSettings, population
 from cm2pyro.distributions import CopulaMixture, make_copula
-from cm2pyro.distributions.mixture import ApartMixture
+from cm2pyro.distributions.mixture import IndependentMargins
 from cm2pyro.distributions.structure import MixtureStructure
 from cm2pyro.errors import ConfigError
 from cm2pyro.inference.family_posterior import family_posterior
@@ -76,7 +76,7 @@ def test_ifm_reports_no_dependence_until_its_second_step_and_is_saved_after_it(t
     fitted = model({"family": "gaussian", "update": "ifm"}, epochs=2).fit(frame(latents("gaussian", 0.5, 600)), out=tmp_path / "run")
     assert all(value == 0 for record in fitted.history for value in record["tau"].values())
     loaded = CM2.load(tmp_path / "run")
-    assert not loaded.program.apart
+    assert not loaded.program.margins_only
     torch.testing.assert_close(loaded.mixture().copula.tau(), fitted.mixture().copula.tau())
     assert float(loaded.mixture().copula.tau()[..., 0, 1].min()) > 0.4
 
@@ -86,16 +86,16 @@ def test_two_step_ways_need_point_estimates() -> None:
         model({"update": "ifm"}, guide={"globals": "normal"})
 
 
-def test_apart_mixture_is_the_sum_of_marginals() -> None:
+def test_independent_margins_are_the_sum_of_marginals() -> None:
     structure = MixtureStructure(3, 2, 2)
     priors = site_priors(structure, Priors())
     torch.manual_seed(0)
     values = {name: prior.sample() for name, prior in priors.items()}
-    apart, whole = structure.build(values, apart=True), structure.build(values)
-    assert isinstance(apart, ApartMixture)
+    margins, whole = structure.build(values, margins_only=True), structure.build(values)
+    assert isinstance(margins, IndependentMargins)
     z, observed = torch.randn(20, 3, 2), torch.rand(20, 3) < 0.6
     expected = sum(torch.where(observed[:, m], whole.marginal(m).log_prob(z[:, m]), torch.zeros(())) for m in range(3))
-    torch.testing.assert_close(apart.log_prob(torch.where(observed[..., None], z, torch.nan), observed), expected)
+    torch.testing.assert_close(margins.log_prob(torch.where(observed[..., None], z, torch.nan), observed), expected)
 
 
 def test_maximise_ends_where_the_gradient_vanishes() -> None:

@@ -10,15 +10,15 @@ from cm2pyro.config import Priors
 from cm2pyro.distributions.structure import MixtureStructure
 from cm2pyro.inference import curvature
 from cm2pyro.inference.curvature import derivatives
-from cm2pyro.inference.free_sites import Sites
+from cm2pyro.inference.free_sites import FreeSites
 from cm2pyro.models.priors import site_priors
 
 
-def setting(structure: MixtureStructure, given: dict | None = None) -> tuple[Sites, torch.Tensor, torch.Tensor]:
+def setting(structure: MixtureStructure, given: dict | None = None) -> tuple[FreeSites, torch.Tensor, torch.Tensor]:
     """Sites at a draw of their priors, and 40 rows of noise with modalities missing."""
     torch.manual_seed(0)
     priors = site_priors(structure, Priors(), given)
-    free = Sites(structure, priors, {name: prior.sample().double() for name, prior in priors.items()})
+    free = FreeSites(structure, priors, {name: prior.sample().double() for name, prior in priors.items()})
     observed = torch.rand(40, structure.modalities) < 0.7
     observed[:, 0] |= ~observed.any(1)
     z = 2 * torch.randn(40, structure.modalities, structure.dim).double()

@@ -242,7 +242,7 @@ def test_a_batch_elsewhere_knows_its_mask() -> None:
     assert [len(moved.having(m)) for m in range(3)] == batch.observed.sum(0).tolist()
     nothing = moved.hiding(torch.zeros(6, 3, dtype=torch.bool))
     assert [nothing.having(m) for m in range(3)] == [None] * 3
-    assert nothing.found is moved.observed
+    assert nothing.available is moved.observed
 
 
 def test_on_a_cpu_nothing_is_copied() -> None:

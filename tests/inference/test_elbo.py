@@ -7,11 +7,12 @@ import pandas as pd
 import pyro
 import pytest
 import torch
-from pyro import poutine
 
 from cm2pyro.api import CM2
 from cm2pyro.data.dataset import Dataset
+from cm2pyro.data.manifest import read_manifest
 from cm2pyro.inference.program import Program
+from tests.traces import conditioned, traces
 
 NAMES = ("a", "b", "c")
 D, K = 2, 3
@@ -42,8 +43,6 @@ def make(n: int = 40, missing: float = 0.4, **sections: dict) -> tuple[Program, 
     }
     torch.manual_seed(0)
     model = CM2.from_config(config)
-    from cm2pyro.data.manifest import read_manifest
-
     dataset = model.preparation.fit(read_manifest(frame(n, 1, missing)), np.arange(n))
     program = Program(model.config, {name: kind.shapes() for name, kind in model.preparation.kinds.items()}, 2)
     return program, dataset
@@ -53,14 +52,6 @@ def whole(dataset: Dataset) -> torch.Tensor:
     return torch.arange(len(dataset))
 
 
-def traces(program: Program, dataset: Dataset, completions: int) -> tuple[poutine.Trace, poutine.Trace]:
-    batch = dataset.batch(whole(dataset))
-    with pyro.settings.context(module_local_params=True):
-        guide = poutine.trace(program.guide).get_trace(batch, completions)
-        model = poutine.trace(poutine.replay(program.model, guide)).get_trace(batch, completions)
-    return model, guide
-
-
 @pytest.mark.parametrize("treatment", ["conditional", "amortized", "marginal", "mean", "zero"])
 @pytest.mark.parametrize("nobody", [False, True])
 def test_every_modality_has_a_latent_site_in_both_traces(treatment: str, nobody: bool) -> None:
@@ -68,7 +59,7 @@ def test_every_modality_has_a_latent_site_in_both_traces(treatment: str, nobody:
     if nobody:
         dataset = dataset.with_observed(dataset.observed & torch.tensor([True, False, True]))
     for completions in [0, 1] if treatment == "conditional" else [0]:
-        model, guide = traces(program, dataset, completions)
+        model, guide = traces(program, dataset.batch(whole(dataset)), completions)
         for trace in (model, guide):
             for name in NAMES:
                 site = trace.nodes[f"z_{name}"]
@@ -84,9 +75,7 @@ def test_every_modality_has_a_latent_site_in_both_traces(treatment: str, nobody:
 def test_latent_sites_add_up_to_the_density_of_the_observed() -> None:
     program, dataset = make()
     for completions in (0, 1):
-        model, guide = traces(program, dataset, completions)
-        model.compute_log_prob()
-        guide.compute_log_prob()
+        model, guide = traces(program, dataset.batch(whole(dataset)), completions)
         z = torch.stack([guide.nodes[f"z_{name}"]["value"] for name in NAMES], -2)
         first = z[0] if completions else z
         total = sum(model.nodes[f"z_{name}"]["log_prob_sum"] for name in NAMES)
@@ -262,9 +251,7 @@ def test_conditioning_one_modality_works() -> None:
     program, dataset = make(missing=0.0)
     batch = dataset.batch(whole(dataset))
     value = torch.full((len(dataset), D), 0.7)
-    with pyro.settings.context(module_local_params=True):
-        trace = poutine.trace(pyro.condition(program.model, {"z_a": value})).get_trace(batch)
-    trace.compute_log_prob()
+    trace = conditioned(program, batch, {"z_a": value})
     assert trace.nodes["z_a"]["is_observed"]
     mixture = program.structure.build({name: trace.nodes[name]["value"] for name in ("weights", "locs", "scales", "copula")})
     z = torch.stack([trace.nodes[f"z_{name}"]["value"] for name in NAMES], -2)

@@ -13,6 +13,7 @@ from cm2pyro.api import CM2
 from cm2pyro.data.manifest import read_manifest
 from cm2pyro.errors import ConfigError
 from cm2pyro.inference.predict import predict
+from tests.inference.fits import CutError
 
 N = 160
 
@@ -79,9 +80,6 @@ def test_save_and_load(table: pd.DataFrame, fitted: tuple[CM2, Path], tmp_path: 
 def test_a_cut_ensemble_predicts_with_what_it_has_and_goes_on(table: pd.DataFrame, fitted: tuple[CM2, Path], tmp_path: Path) -> None:
     ensemble, _ = fitted
     seen = []
-
-    class CutError(Exception):
-        pass
 
     def cut(record: dict, warnings: list[str]) -> None:
         seen.append(record["epoch"])

@@ -15,13 +15,7 @@ from cm2pyro.errors import CM2Error
 from cm2pyro.inference.mcmc import Chains, Potential, approximation, sample_chains
 from cm2pyro.models.priors import site_priors
 
-
-@pytest.fixture(autouse=True)
-def _float64() -> None:
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(before)
+pytestmark = pytest.mark.usefixtures("float64")
 
 
 class Held:

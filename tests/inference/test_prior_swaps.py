@@ -15,17 +15,9 @@ from cm2pyro.inference.maximise import maximise
 from cm2pyro.inference.mcmc import Potential, approximation
 from cm2pyro.models.priors import head_priors, site_priors
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("float64")]
 
 NORMAL = {"dist": "Normal", "loc": 0, "scale": 1}
-
-
-@pytest.fixture(autouse=True)
-def _float64() -> None:
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(before)
 
 
 def fitted(structure: MixtureStructure, values: dict[str, Tensor], site: str, z: Tensor, prior: dict[str, Any]) -> Tensor:

@@ -14,7 +14,7 @@ from cm2pyro.distributions.structure import MixtureStructure
 from cm2pyro.errors import ConfigError, DataError
 from cm2pyro.inference import leave_out as leaving
 from cm2pyro.inference import select as selecting
-from cm2pyro.inference.free_sites import Sites
+from cm2pyro.inference.free_sites import FreeSites
 from cm2pyro.inference.leave_out import LeftOut, leave_out
 from cm2pyro.inference.maximise import maximise
 from cm2pyro.inference.search import split
@@ -128,7 +128,7 @@ def test_free_parameters(family: str, families: tuple[str, ...], count: int) -> 
     structure = MixtureStructure(3, 2, 4, family=family, families=families, tied=True)
     torch.manual_seed(0)
     values = {name: prior.sample() for name, prior in site_priors(structure, Priors()).items()}
-    assert len(Sites(structure, site_priors(structure, Priors()), values).vector) == 3 + 2 * 3 * 4 * 2 + count
+    assert len(FreeSites(structure, site_priors(structure, Priors()), values).vector) == 3 + 2 * 3 * 4 * 2 + count
 
 
 def test_family_and_components_are_found_with_modalities_missing() -> None:

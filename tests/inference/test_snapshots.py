@@ -13,7 +13,7 @@ from cm2pyro.api import CM2
 from cm2pyro.errors import CheckpointError
 from cm2pyro.inference import snapshots
 from cm2pyro.inference.snapshots import FILE, MOST, Snapshots, chosen
-from tests.inference.test_fit import manifest, small
+from tests.inference.fits import manifest, small
 
 
 def same(a: dict[int, snapshots.Values], b: dict[int, snapshots.Values]) -> bool:

@@ -11,7 +11,7 @@ from cm2pyro.api import CM2
 from cm2pyro.data.shards import dataset as streamed
 from cm2pyro.data.shards.write import write_shards
 from cm2pyro.errors import ConfigError, DataError
-from tests.inference.test_fit import manifest, small
+from tests.inference.fits import manifest, small
 
 pytestmark = pytest.mark.slow
 

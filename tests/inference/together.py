@@ -101,12 +101,12 @@ def parity(config: dict[str, Any]) -> dict[str, Any]:
         distributed.equalise(several.program)
         return {
             "same": all(tensor.equal(mine[name]) for name, tensor in several.program.state_dict().items()),
-            "largest": difference(single.program, several.program),
+            "largest": largest_difference(single.program, several.program),
             "elbo": max(abs(a["elbo"] - b["elbo"]) for a, b in zip(single.history, several.history, strict=True)),
         }
 
 
-def difference(a: Program, b: Program) -> float:
+def largest_difference(a: Program, b: Program) -> float:
     other = b.state_dict()
     return max(float((tensor.double() - other[name].double()).abs().max()) for name, tensor in a.state_dict().items())
 

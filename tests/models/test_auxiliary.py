@@ -83,7 +83,7 @@ def test_only_where_asked_for_and_with_their_own_noise(task: str) -> None:
     asked = Program(Config.from_dict(config(auxiliary=0.3).to_dict() | with_task), shapes, 2)
     added = set(asked.state_dict()) - set(plain.state_dict())
     assert {name.split(".")[1] for name in added} == {"auxiliary"}
-    assert len(asked.model.noise()) == (3 if task == "regression" else 0)
+    assert len(asked.model.observation_scales()) == (3 if task == "regression" else 0)
     assert len(asked.regularised()) == len(plain.regularised()) + len(NAMES)
 
 

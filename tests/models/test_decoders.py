@@ -6,10 +6,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyro
 import pytest
 import torch
-from pyro import poutine
 
 from cm2pyro import sites
 from cm2pyro.api import CM2
@@ -17,7 +15,8 @@ from cm2pyro.config import Config
 from cm2pyro.data.dataset import Batch, Dataset
 from cm2pyro.errors import ConfigError
 from cm2pyro.inference.program import Program
-from cm2pyro.models.decoders import Explained, NormalDecoder
+from cm2pyro.models.decoders import NormalDecoder, ScaledDecoder
+from tests.traces import conditioned, traces
 
 D = 2
 SHAPES: dict[str, dict[str, tuple[int, ...]]] = {
@@ -73,14 +72,6 @@ def program(**changes: Any) -> Program:
 
 def whole(data: Dataset) -> Batch:
     return data.batch(torch.arange(N))
-
-
-def traces(made: Program, rows: Batch, completions: int) -> tuple[poutine.Trace, poutine.Trace]:
-    with pyro.settings.context(module_local_params=True):
-        guide = poutine.trace(made.guide).get_trace(rows, completions)
-        model = poutine.trace(poutine.replay(made.model, guide)).get_trace(rows, completions)
-    model.compute_log_prob()
-    return model, guide
 
 
 @pytest.mark.parametrize("hidden", [0, 5])
@@ -194,10 +185,7 @@ def test_conditioning_a_latent_moves_what_its_decoder_says() -> None:
     rows = whole(dataset(torch.ones_like(OBSERVED)))
     found = []
     for value in (0.0, 3.0):
-        with pyro.settings.context(module_local_params=True):
-            conditioned = pyro.condition(made.model, {sites.latent("lab"): torch.full((N, D), value)})
-            trace = poutine.trace(conditioned).get_trace(rows)
-        trace.compute_log_prob()
+        trace = conditioned(made, rows, {sites.latent("lab"): torch.full((N, D), value)})
         one = made.model.decoders.each["of_lab"]
         normal = torch.distributions.Normal(one.decoder.network(torch.full((N, D), value)), one.decoder.scale)
         expected = normal.log_prob(one.target(rows.inputs["lab"]["vector"]))[:, :2].sum(-1)
@@ -211,7 +199,7 @@ def test_the_scale_has_a_floor_and_a_copied_feature_a_highest_density() -> None:
     with torch.no_grad():
         decoder.raw_scale.fill_(-50.0)
     assert float(decoder.scale.detach()) == pytest.approx(0.1)
-    one = Explained("vector", decoder)
+    one = ScaledDecoder("vector", decoder)
     one.fit(torch.full((4, 1), 1e7))
     assert not one.target(torch.full((4, 1), 1e7)).any()
 
@@ -220,7 +208,7 @@ def test_none_leaves_a_fit_as_it_was_and_only_names_some() -> None:
     assert program(decoders={"kind": "none"}).model.decoders.names == ()
     some = program(decoders={"kind": "normal", "only": ["lab"]})
     assert some.model.decoders.names == ("lab",)
-    model, _ = traces(some, whole(dataset()), 0)
+    model, _ = traces(some, whole(dataset()))
     assert sites.features("ehr") not in model.nodes
 
 

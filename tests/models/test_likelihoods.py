@@ -1,4 +1,4 @@
-"""Likelihoods of several labels and of numbers, against torch's own densities and SciPy's quantiles."""
+"""Likelihoods of classes, of several labels and of numbers, against torch's own densities and SciPy's quantiles."""
 
 import math
 
@@ -12,6 +12,25 @@ from cm2pyro.models import LIKELIHOODS
 from cm2pyro.models.likelihoods import Multilabel, Regression, weighted_quantile
 
 DOUBLE = torch.float64
+
+
+@pytest.mark.parametrize(("task", "classes"), [("binary", 2), ("multiclass", 4)])
+def test_probabilities_and_completions_of_classes(task: str, classes: int) -> None:
+    likelihood = LIKELIHOODS.get(task)(classes)
+    torch.manual_seed(0)
+    outputs = torch.randn(3, 6, likelihood.outputs)
+    probabilities = likelihood.probabilities(outputs)
+    assert probabilities.shape == (3, 6, classes)
+    torch.testing.assert_close(probabilities.sum(-1), torch.ones(3, 6))
+    labels = torch.tensor([0, 1, 1, 0, 1, 0])
+    value = likelihood.labels(labels, outputs.dtype)
+    picked = probabilities[..., torch.arange(6), labels]
+    torch.testing.assert_close(likelihood.distribution(outputs).log_prob(value).exp(), picked)
+    # Completions: the likelihood of the mean probability.
+    log_weights = torch.randn(3, 6).log_softmax(0)
+    mixed = likelihood.mixture(outputs, log_weights)
+    assert mixed.batch_shape == (6,)
+    torch.testing.assert_close(mixed.log_prob(value).exp(), (log_weights.exp() * picked).sum(0))
 
 
 def test_several_labels_are_independent_binary_ones() -> None:

@@ -6,10 +6,11 @@ import torch
 from torch.distributions import biject_to
 
 from cm2pyro.config import Config, Priors
+from cm2pyro.distributions.floored import Floored
 from cm2pyro.distributions.structure import MixtureStructure
 from cm2pyro.errors import ConfigError
 from cm2pyro.models import check_model
-from cm2pyro.models.priors import Floored, head_priors, site_priors
+from cm2pyro.models.priors import head_priors, site_priors
 
 STRUCTURE = MixtureStructure(modalities=3, dim=2, components=4)
 

@@ -11,7 +11,7 @@ from cm2pyro.sweep.experiment import Experiment
 from cm2pyro.sweep.space import Choice, every
 from tests.inference.fits import settings
 
-SHIPPED = {"ablations": 12, "components": 6, "family": 7, "lambda": 7, "missing": 15}
+SHIPPED = {"ablations": 13, "components": 6, "family": 7, "lambda": 7, "missing": 15}
 
 
 @pytest.mark.parametrize("base", ["simulated", "physionet2012", "mimic4"])
@@ -19,8 +19,8 @@ SHIPPED = {"ablations": 12, "components": 6, "family": 7, "lambda": 7, "missing"
 def test_shipped_ones_go_with_simulated_physionet_and_mimic(name: str, base: str, root: Path) -> None:
     experiment = Experiment.read(root / "configs" / "experiments" / f"{name}.yaml", root / "configs" / f"{base}.yaml")
     configs = {experiment.config(setting, 0).model_dump_json() for setting in every(experiment.axes)}
-    # The simulated config's fusion is that of an ablation.
-    assert len(configs) == SHIPPED[name] - (name == "ablations" and base == "simulated")
+    # The fusion of these two configs is that of an ablation.
+    assert len(configs) == SHIPPED[name] - (name == "ablations" and base in ("simulated", "physionet2012"))
     assert experiment.seeds == (0, 1, 2)
     assert experiment.metric == "val_log_loss"
     assert experiment.config(next(every(experiment.axes))).fit.validation == 0.2
@@ -28,7 +28,7 @@ def test_shipped_ones_go_with_simulated_physionet_and_mimic(name: str, base: str
 
 
 def test_all_shipped_ones_are_tested(root: Path) -> None:
-    assert {path.stem for path in (root / "configs" / "experiments").iterdir()} == set(SHIPPED)
+    assert {path.stem for path in (root / "configs" / "experiments").iterdir()} == {*SHIPPED, "published"}
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def test_a_file_and_what_the_command_line_puts_over_it(folder: Path) -> None:
         seeds=[3, 4],
         metric="auroc",
         reference=[
-            {"source": "A 2020", "metric": "test_auroc", "bases": ["other.yaml"], "points": [{"at": {"prior.components": 1}, "value": 0.8}]}
+            {"source": "A 2020", "bases": ["other.yaml"], "points": [{"at": {"prior.components": 4}, "values": {"test_auroc": 0.8}}]}
         ],
     )
     plain = Experiment.read(path)
@@ -72,7 +72,7 @@ def test_a_file_and_what_the_command_line_puts_over_it(folder: Path) -> None:
     )
     assert [axis.key for axis in changed.axes] == ["prior.components", "variant", "fit.beta"]
     assert (changed.seeds, changed.metric) == ((0,), "val_brier")
-    assert [reference.points[0].value for reference in changed.references] == [0.8]
+    assert [reference.points[0].values for reference in changed.references] == [{"test_auroc": 0.8}]
     config = changed.config(next(every(changed.axes)))
     assert (config.latent.dim, config.fit.lr, config.prior.components, config.prior.copula.family) == (3, 0.25, 4, "independence")
 
@@ -96,7 +96,9 @@ def test_a_file_and_what_the_command_line_puts_over_it(folder: Path) -> None:
         ({"variants": {"a": "none.yaml"}}, "none.yaml: cannot be read"),
         ({"variants": {"a": {"base": "x"}}}, "the experiment has one"),
         ({"random": {"fit.lr": "1"}}, "expected low:high"),
-        ({"grid": {"fit.lr": [1]}, "reference": [{"source": "A", "metric": "test_auroc", "points": []}]}, "points"),
+        ({"grid": {"fit.lr": [1]}, "reference": [{"source": "A", "points": []}]}, "points"),
+        ({"grid": {"fit.lr": [1]}, "reference": "none.yaml"}, "none.yaml: cannot be read"),
+        ({"grid": {"fit.lr": [1]}, "reference": "config.yaml"}, r"config\.yaml: (reference|latent|task)"),
     ],
 )
 def test_refusals(keys: dict[str, Any], message: str, folder: Path) -> None:

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from cm2pyro.sweep.experiment import Experiment, Point, Reference
+from cm2pyro.sweep.experiment import Experiment
 from cm2pyro.sweep.plots import _numbers, draw
+from cm2pyro.sweep.reference import Point, Reference
 from cm2pyro.sweep.space import Axis, Choice, Range, drawn, every
 from cm2pyro.sweep.table import Entry, Results
 
@@ -90,15 +91,19 @@ def test_intervals() -> None:
 
 
 def test_published_numbers_stand_beside() -> None:
-    reference = Reference(source="A 2020, Table 1", metric="val_auroc", points=[Point(at={"prior.components": 2}, value=0.81)])
-    experiment = asked(Choice("prior.components", (1, 2)), references=(reference,), show=("auroc",))
+    points = [Point(at={"prior.components": 2}, values={"val_auroc": 0.81, "test_auroc": 0.79, "test_masked_auroc": 0.5})]
+    experiment = asked(
+        Choice("prior.components", (1, 2)), references=(Reference(source="A 2020, Table 1", points=points),), show=("auroc",)
+    )
     results = Results(experiment, entries([1, 2], [[0.3, 0.3], [0.4, 0.4]]))
-    table = results.settings().set_index("prior.components")["reference val_auroc (A 2020, Table 1)"]
-    assert math.isnan(table["1"])
-    assert table["2"] == 0.81
+    table = results.settings().set_index("prior.components")
+    assert math.isnan(table["reference val_auroc (A 2020, Table 1)"]["1"])
+    assert table["reference val_auroc (A 2020, Table 1)"]["2"] == 0.81
+    assert table["reference test_masked_auroc (A 2020, Table 1)"]["2"] == 0.5
     heading, one, two = results.lines()[1:]
-    assert "reference val_auroc (A 2020, Table 1)" in heading
-    assert ("–" in one, "0.81" in two) == (True, True)
+    assert "A 2020, Table 1: auroc " in heading + " "
+    assert "test_" not in heading
+    assert ("–" in one, "0.810" in two) == (True, True)
 
 
 def test_numbers_in_words() -> None:
@@ -128,7 +133,8 @@ def test_the_picture(axes: tuple[Axis, ...], columns: int, rows: int, tmp_path: 
     free = any(isinstance(axis, Range) for axis in axes)
     settings = list(drawn(axes, 0, 6) if free else every(axes))
     point = {axis.key: settings[0][axis.key] for axis in axes}
-    references = (Reference(source="A 2020", metric="val_auroc", points=[Point(at=point, value=0.5)]),)
+    points = [Point(at=point, values={"val_auroc": 0.5}), Point(values={"val_auroc": 0.6})]
+    references = (Reference(source="A 2020", points=points),)
     experiment = asked(*axes, seeds=(0,), show=("log_loss", "auroc"), references=references)
     found = [Entry(setting, records={0: record(0.3 + 0.01 * i)}) for i, setting in enumerate(settings)]
     found[-1].records = {0: FAILED}

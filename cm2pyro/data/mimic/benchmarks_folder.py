@@ -11,7 +11,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import pandas as pd
@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 
 from cm2pyro.data.csv_file import read_columns
 from cm2pyro.data.mimic.phenotypes import TITLES
+from cm2pyro.data.mimic.spool import LONG
 from cm2pyro.data.mimic.variables import CATEGORIES, RANGES, VARIABLES, code_of
 from cm2pyro.data.splits import assign_splits, check_fractions
 from cm2pyro.errors import ConfigError, DataError
@@ -33,7 +34,6 @@ _COMA = {"eye opening": "gcs_eye", "motor response": "gcs_motor", "total": "gcs_
 _COLUMNS = {name.replace("_", " "): name for name in VARIABLES if name not in _COMA.values()}
 _COLUMNS |= {f"glascow coma scale {part}": name for part, name in _COMA.items()}
 _STAY = re.compile(r"(\d+)_episode\d+(?=_timeseries\.csv$)")
-_SCHEMA = pa.schema([("sample_id", pa.string()), ("hours", pa.float64()), ("variable", pa.string()), ("value", pa.float64())])
 _GROUP = 200  # episodes held in memory
 _SLACK = 1e-6  # hours by which the benchmark itself lets an event precede the stay
 
@@ -98,9 +98,7 @@ def prepare_folder(records: str | Path, out: str | Path, splits: Mapping[str, fl
         DataError: a file is missing or malformed, the task is another one, an episode stands twice, or a subject is in train/ and test/.
     """
     records, out, splits = Path(records), Path(out), check_fractions(splits)
-    check_out_folder(out, overwrite, "manifest.csv")
-    if records.resolve().is_relative_to(out.resolve()):  # --overwrite would delete it
-        raise ConfigError(f"{out}: holds the input {records}; name another output folder")
+    check_out_folder(out, overwrite, "manifest.csv", [records])
     shares = {name: share for name, share in splits.items() if name != "test"}
     if not shares:
         raise ConfigError("splits: found test alone, but train/ and test/ of the folder are kept apart; give train, or train and val")
@@ -120,18 +118,7 @@ def prepare_folder(records: str | Path, out: str | Path, splits: Mapping[str, fl
         manifest[label] = [e.labels[label] for e in episodes]
 
     with fresh_folder(out, overwrite, "manifest.csv") as folder:
-        dropped: Counter[str] = Counter()
-        coverage: Counter[str] = Counter()
-        values = empty = 0
-        with pq.ParquetWriter(folder / "vitals.parquet", _SCHEMA) as writer:
-            for start in range(0, len(episodes), _GROUP):
-                rows = [list(_read_episode(episode, dropped)) for episode in episodes[start : start + _GROUP]]
-                coverage.update(variable for episode in rows for variable in {row[2] for row in episode})
-                empty += sum(not episode for episode in rows)
-                flat = [row for episode in rows for row in episode]
-                values += len(flat)
-                columns = list(zip(*flat, strict=True)) or [()] * len(_SCHEMA)
-                writer.write_table(pa.table(dict(zip(_SCHEMA.names, columns, strict=True)), schema=_SCHEMA))
+        counts = _write_vitals(episodes, folder / "vitals.parquet")
         labels = {str(name): int(manifest[name].sum()) for name in manifest.columns[3:]}
         summary = FolderSummary(
             out=out,
@@ -140,10 +127,10 @@ def prepare_folder(records: str | Path, out: str | Path, splits: Mapping[str, fl
             patients=int(manifest["subject_id"].nunique()),
             splits={name: int((manifest["split"] == name).sum()) for name in ("train", "val", "test") if (manifest["split"] == name).any()},
             labels=labels,
-            empty=empty,
-            values=values,
-            coverage={name: coverage[name] for name in VARIABLES},
-            dropped=dict(sorted(dropped.items())),
+            empty=counts.empty,
+            values=counts.values,
+            coverage={name: counts.coverage[name] for name in VARIABLES},
+            dropped=dict(sorted(counts.dropped.items())),
             own_val=own_val,
         )
         content = {"source": "mimic3-benchmarks", "fractions": splits, "seed": seed} | asdict(summary)
@@ -217,6 +204,30 @@ def _split(records: Path, parts: dict[str, list[_Episode]], shares: Mapping[str,
         assigned = assign_splits(training.values(), {name: share / total for name, share in shares.items()}, seed)
         split_of |= {sample: assigned[subject] for sample, subject in training.items()}
     return split_of, False
+
+
+@dataclass
+class _Counts:
+    """Of `FolderSummary`: episodes without a value, values, episodes by variable, values left out."""
+
+    empty: int = 0
+    values: int = 0
+    coverage: Counter[str] = field(default_factory=Counter)
+    dropped: Counter[str] = field(default_factory=Counter)
+
+
+def _write_vitals(episodes: list[_Episode], path: Path) -> _Counts:
+    counts = _Counts()
+    with pq.ParquetWriter(path, LONG) as writer:
+        for start in range(0, len(episodes), _GROUP):
+            rows = [list(_read_episode(episode, counts.dropped)) for episode in episodes[start : start + _GROUP]]
+            counts.coverage.update(variable for episode in rows for variable in {row[2] for row in episode})
+            counts.empty += sum(not episode for episode in rows)
+            flat = [row for episode in rows for row in episode]
+            counts.values += len(flat)
+            columns = list(zip(*flat, strict=True)) or [()] * len(LONG)
+            writer.write_table(pa.table(dict(zip(LONG.names, columns, strict=True)), schema=LONG))
+    return counts
 
 
 def _read_episode(episode: _Episode, dropped: Counter[str]) -> Iterator[tuple[str, float, str, float]]:

@@ -64,10 +64,7 @@ class Request:
             raise ConfigError(f"--hours: found {self.hours:g}, expected the length of the window, above 0; write for example --hours 48")
         if self.pairs not in ("matched", "partial"):
             raise ConfigError(f"--pairs: found '{self.pairs}', expected matched or partial")
-        check_out_folder(self.out, self.overwrite, "manifest.csv")
-        for source in filter(None, (self.records, *inputs)):
-            if source.resolve().is_relative_to(self.out.resolve()):  # --overwrite would delete it
-                raise ConfigError(f"{self.out}: holds the input {source}; name another output folder")
+        check_out_folder(self.out, self.overwrite, "manifest.csv", filter(None, (self.records, *inputs)))
 
 
 @dataclass(frozen=True)
@@ -75,15 +72,14 @@ class Tables:
     """What a database gives.
 
     Attributes:
-        cohort: after `exclude`; its stays have the columns of `STATIC` too. admissions: all of them: subject_id, hadm_id, admittime.
-        flags: hadm_id -> the database's own flag of death in the admission, '1' or '0'.
+        cohort: after `exclude`; its stays have the columns of `STATIC` too. admissions: all of them: subject_id, hadm_id,
+            admittime, hospital_expire_flag ('1' or '0', the database's own word on death in the admission).
         diagnoses: of the admissions of the cohort: hadm_id, icd_code, icd_version.
         events: the tables with measurements. links: other modalities. sources: the files that were read.
     """
 
     cohort: Cohort
     admissions: pd.DataFrame
-    flags: dict[str, str]
     diagnoses: pd.DataFrame
     events: list[EventTable]
     links: list[Link] = field(default_factory=list)
@@ -176,5 +172,5 @@ def _manifest(request: Request, tables: Tables) -> tuple[pd.DataFrame, int]:
         "label_readmission": again.astype(np.int64),
     }
     columns |= phenotype_labels(tables.diagnoses, stays)
-    flags = stays.hadm_id.map(tables.flags)
+    flags = stays.hadm_id.map(tables.admissions.set_index("hadm_id").hospital_expire_flag)
     return pd.DataFrame(columns), int(((flags == "1") != died).sum())

@@ -36,6 +36,7 @@ class Step:
     patients: int
 
     def line(self) -> str:
+        """The exclusion in one line for a person."""
         left = f"{self.stays:,} stays of {self.admissions:,} admissions, {self.patients:,} patients"
         return f"{self.reason}: {left}" if self.reason == "in the tables" else f"{self.reason}: -{self.removed:,}, left {left}"
 

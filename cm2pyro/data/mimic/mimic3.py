@@ -80,8 +80,7 @@ def prepare(
     if of_notes is not None:
         links.append(partial(ward_notes, of_notes.path, hours))
     read = [of_patients, of_admissions, of_stays, charts, labs, of_diagnoses, *filter(None, [of_notes])]
-    flags = dict(zip(admissions.hadm_id, admissions.hospital_expire_flag, strict=True))
     return build(
         request,
-        Tables(cohort, admissions, flags, diagnoses, events, links, [found.path.name for found in read]),
+        Tables(cohort, admissions, diagnoses, events, links, [found.path.name for found in read]),
     )

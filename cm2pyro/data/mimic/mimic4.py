@@ -83,13 +83,11 @@ def prepare(
     if notes is not None:
         links.append(partial(radiology_reports, notes, hours))
     read = [of_patients, of_admissions, of_stays, charts, labs, of_diagnoses]
-    flags = dict(zip(admissions.hadm_id, admissions.hospital_expire_flag, strict=True))
     return build(
         request,
         Tables(
             cohort,
             admissions,
-            flags,
             of_diagnoses.frame(["hadm_id", "icd_code", "icd_version"], of=("hadm_id", cohort.stays.hadm_id)),
             events,
             links,

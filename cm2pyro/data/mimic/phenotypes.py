@@ -16,39 +16,37 @@ import pandas as pd
 from cm2pyro.errors import DataError
 from cm2pyro.registry import one_line
 
-__all__ = ["CCS", "KINDS", "PHENOTYPES", "TITLES", "phenotypes", "unknown_codes"]
+__all__ = ["PHENOTYPES", "TITLES", "phenotypes", "unknown_codes"]
 
-_TABLE = (
-    ("acute_renal_failure", 157, "acute", "Acute and unspecified renal failure"),
-    ("acute_cerebrovascular_disease", 109, "acute", "Acute cerebrovascular disease"),
-    ("acute_myocardial_infarction", 100, "acute", "Acute myocardial infarction"),
-    ("cardiac_dysrhythmias", 106, "mixed", "Cardiac dysrhythmias"),
-    ("chronic_kidney_disease", 158, "chronic", "Chronic kidney disease"),
-    ("chronic_obstructive_pulmonary_disease", 127, "chronic", "Chronic obstructive pulmonary disease and bronchiectasis"),
-    ("complications_of_care", 238, "acute", "Complications of surgical procedures or medical care"),
-    ("conduction_disorders", 105, "mixed", "Conduction disorders"),
-    ("congestive_heart_failure", 108, "mixed", "Congestive heart failure; nonhypertensive"),
-    ("coronary_atherosclerosis", 101, "chronic", "Coronary atherosclerosis and other heart disease"),
-    ("diabetes_with_complications", 50, "mixed", "Diabetes mellitus with complications"),
-    ("diabetes_without_complication", 49, "chronic", "Diabetes mellitus without complication"),
-    ("lipid_disorders", 53, "chronic", "Disorders of lipid metabolism"),
-    ("essential_hypertension", 98, "chronic", "Essential hypertension"),
-    ("fluid_electrolyte_disorders", 55, "acute", "Fluid and electrolyte disorders"),
-    ("gastrointestinal_hemorrhage", 153, "acute", "Gastrointestinal hemorrhage"),
-    ("hypertension_with_complications", 99, "chronic", "Hypertension with complications and secondary hypertension"),
-    ("other_liver_diseases", 151, "mixed", "Other liver diseases"),
-    ("other_lower_respiratory_disease", 133, "acute", "Other lower respiratory disease"),
-    ("other_upper_respiratory_disease", 134, "acute", "Other upper respiratory disease"),
-    ("pleurisy_pneumothorax_collapse", 130, "acute", "Pleurisy; pneumothorax; pulmonary collapse"),
-    ("pneumonia", 122, "acute", "Pneumonia (except that caused by tuberculosis or sexually transmitted disease)"),
-    ("respiratory_failure", 131, "acute", "Respiratory failure; insufficiency; arrest (adult)"),
-    ("septicemia", 2, "acute", "Septicemia (except in labor)"),
-    ("shock", 249, "acute", "Shock"),
-)
-PHENOTYPES: tuple[str, ...] = tuple(row[0] for row in _TABLE)
-CCS: dict[str, int] = {row[0]: row[1] for row in _TABLE}
-KINDS: dict[str, str] = {row[0]: row[2] for row in _TABLE}  # acute | chronic | mixed, as the benchmark reports them
-TITLES: dict[str, str] = {row[0]: row[3] for row in _TABLE}  # HCUP's titles, the columns of the benchmark's listfile.csv
+# HCUP's titles, which are the columns of the benchmark's listfile.csv, and the numbers of the categories.
+TITLES: dict[str, str] = {
+    "acute_renal_failure": "Acute and unspecified renal failure",  # 157
+    "acute_cerebrovascular_disease": "Acute cerebrovascular disease",  # 109
+    "acute_myocardial_infarction": "Acute myocardial infarction",  # 100
+    "cardiac_dysrhythmias": "Cardiac dysrhythmias",  # 106
+    "chronic_kidney_disease": "Chronic kidney disease",  # 158
+    "chronic_obstructive_pulmonary_disease": "Chronic obstructive pulmonary disease and bronchiectasis",  # 127
+    "complications_of_care": "Complications of surgical procedures or medical care",  # 238
+    "conduction_disorders": "Conduction disorders",  # 105
+    "congestive_heart_failure": "Congestive heart failure; nonhypertensive",  # 108
+    "coronary_atherosclerosis": "Coronary atherosclerosis and other heart disease",  # 101
+    "diabetes_with_complications": "Diabetes mellitus with complications",  # 50
+    "diabetes_without_complication": "Diabetes mellitus without complication",  # 49
+    "lipid_disorders": "Disorders of lipid metabolism",  # 53
+    "essential_hypertension": "Essential hypertension",  # 98
+    "fluid_electrolyte_disorders": "Fluid and electrolyte disorders",  # 55
+    "gastrointestinal_hemorrhage": "Gastrointestinal hemorrhage",  # 153
+    "hypertension_with_complications": "Hypertension with complications and secondary hypertension",  # 99
+    "other_liver_diseases": "Other liver diseases",  # 151
+    "other_lower_respiratory_disease": "Other lower respiratory disease",  # 133
+    "other_upper_respiratory_disease": "Other upper respiratory disease",  # 134
+    "pleurisy_pneumothorax_collapse": "Pleurisy; pneumothorax; pulmonary collapse",  # 130
+    "pneumonia": "Pneumonia (except that caused by tuberculosis or sexually transmitted disease)",  # 122
+    "respiratory_failure": "Respiratory failure; insufficiency; arrest (adult)",  # 131
+    "septicemia": "Septicemia (except in labor)",  # 2
+    "shock": "Shock",  # 249
+}
+PHENOTYPES: tuple[str, ...] = tuple(TITLES)
 _NONE = "none"  # a known code of another category
 
 

@@ -18,12 +18,13 @@ from cm2pyro.data.mimic.tables import seconds
 from cm2pyro.data.mimic.values import Counts
 from cm2pyro.data.mimic.variables import CATEGORIES, VARIABLES
 
-__all__ = ["PLACE", "RECORD", "Spool", "Stays"]
+__all__ = ["LONG", "PLACE", "RECORD", "Spool", "Stays"]
 
 RECORD = np.dtype([("stay", "<i4"), ("second", "<i4"), ("variable", "i1"), ("rank", "i1"), ("value", "<f8")])
 PLACE = {name: i for i, name in enumerate(VARIABLES)}
 _BUCKETS = 64
-_SCHEMA = pa.schema([("sample_id", pa.string()), ("hours", pa.float64()), ("variable", pa.string()), ("value", pa.float64())])
+# Of vitals.parquet.
+LONG = pa.schema([("sample_id", pa.string()), ("hours", pa.float64()), ("variable", pa.string()), ("value", pa.float64())])
 
 
 class Stays:
@@ -101,7 +102,7 @@ class Spool:
         kept = np.zeros(len(VARIABLES), dtype=np.int64)
         names, samples = pa.array(VARIABLES, pa.string()), pa.array(ids, pa.string())
         alphabetical = np.argsort(np.argsort(np.array(VARIABLES)))
-        with pq.ParquetWriter(path, _SCHEMA) as writer:
+        with pq.ParquetWriter(path, LONG) as writer:
             for bucket in sorted(self._buckets):
                 records = np.fromfile(self._path(bucket), RECORD)
                 self._path(bucket).unlink()
@@ -113,7 +114,7 @@ class Spool:
                 coverage += np.bincount(pairs % len(VARIABLES), minlength=len(VARIABLES))
                 columns = [samples.take(pa.array(records["stay"])), pa.array(records["second"] / 3600)]
                 columns += [names.take(pa.array(variable)), pa.array(records["value"])]
-                writer.write_table(pa.table(columns, schema=_SCHEMA))
+                writer.write_table(pa.table(columns, schema=LONG))
         counts.kept.update(dict(zip(VARIABLES, kept.tolist(), strict=True)))
         return dict(zip(VARIABLES, coverage.tolist(), strict=True))
 

@@ -37,6 +37,7 @@ class Summary:
 
     @property
     def stays(self) -> int:
+        """Rows of the manifest."""
         return sum(self.splits.values())
 
     def lines(self) -> list[str]:

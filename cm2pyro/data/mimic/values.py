@@ -33,8 +33,7 @@ class Counts:
 
     Attributes:
         read: rows by table. dropped: rows by reason, see `REASONS`. impossible: by variable. units: unknown ones, by variable and unit.
-        unreadable: by variable. assigned: rows that name no stay (laboratory: no
-        admission) and lie in the window of one, by table.
+        unreadable: by variable. assigned: rows that name no stay (laboratory: no admission) and lie in the window of one, by table.
         early: heights and weights from just before the stay, by table. kept: by variable.
     """
 

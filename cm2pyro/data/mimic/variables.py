@@ -52,7 +52,7 @@ _SAME = (1.0, 0.0)
 _PRESSURE = {"": _SAME, "mmhg": _SAME}
 UNITS: dict[str, dict[str, tuple[float, float]]] = {
     "diastolic_blood_pressure": _PRESSURE,
-    "fraction_inspired_oxygen": {"": _SAME, "%": _SAME, "decfrc": _SAME, "torr": _SAME},  # percent: by value, see events
+    "fraction_inspired_oxygen": {"": _SAME, "%": _SAME, "decfrc": _SAME, "torr": _SAME},  # percent: by value, see values.py
     "glucose": {"": _SAME, "mg/dl": _SAME, "mmol/l": (18.016, 0.0)},
     "heart_rate": {"": _SAME, "bpm": _SAME},
     "height": {"": _SAME, "cm": _SAME, "in": (2.54, 0.0), "inch": (2.54, 0.0), "inches": (2.54, 0.0), "m": (100.0, 0.0)},

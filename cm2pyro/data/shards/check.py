@@ -10,7 +10,7 @@ from cm2pyro.data.check import describe_labels, describe_observed
 from cm2pyro.data.labels import read_labels
 from cm2pyro.data.manifest import SPLITS
 from cm2pyro.data.prepared import Preparation
-from cm2pyro.data.shards.dataset import Notes, Part
+from cm2pyro.data.shards.dataset import Part, Remarks
 from cm2pyro.data.shards.index import Shards
 from cm2pyro.data.shards.learn import classes_in
 
@@ -26,16 +26,16 @@ def describe(source: Shards, config: Config | None, views: dict[str, tuple[str, 
     task, parts = config.task, [Part(shard) for shard in index.shards]
     absent = [column for column in task.columns if column not in index.columns]
     classes = () if absent else classes_in(source, parts, task)
-    preparation, patterns, notes, labels = Preparation.from_config(config, views), Counter[tuple[bool, ...]](), Notes(), []
+    preparation, patterns, remarks, labels = Preparation.from_config(config, views), Counter[tuple[bool, ...]](), Remarks(), []
     for part in parts:
         with source.manifest(part.shard) as manifest:
             if not absent:
                 labels.append(read_labels(manifest, task, classes).astype(np.float64 if task.type == "regression" else np.int16))
             patterns.update(tuple(row) for row in preparation.observed(manifest).tolist())
-        notes.add(preparation.notes)
-        preparation.notes.clear()
+        remarks.add(preparation.remarks)
+        preparation.remarks.clear()
     for column in absent:
         yield f"labels: no column '{column}'; enough to predict, not to fit or evaluate"
     if not absent:
         yield from describe_labels(task, classes, np.concatenate(labels))
-    yield from describe_observed(preparation.names, patterns, notes.lines())
+    yield from describe_observed(preparation.names, patterns, remarks.lines())

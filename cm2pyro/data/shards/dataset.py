@@ -40,31 +40,33 @@ class Part:
         return self.shard.rows if self.rows is None else len(self.rows)
 
 
-class Notes:
+class Remarks:
     """Lines about the data, of which shards repeat the same with other numbers: the first of each sort is kept."""
 
     def __init__(self) -> None:
         self._lines: dict[str, tuple[str, int]] = {}
 
     def add(self, lines: list[str]) -> None:
+        """Those of another shard."""
         for line in lines:
             sort = re.sub(r"[\d,.]+", "#", line.partition(", first ")[0])
             first, count = self._lines.get(sort, (line, 0))
             self._lines[sort] = (first, count + 1)
 
     @classmethod
-    def merged(cls, several: "Sequence[Notes]") -> "Notes":
+    def merged(cls, several: "Sequence[Remarks]") -> "Remarks":
         """Of shards that different processes read."""
         if len(several) == 1:
             return several[0]
         whole = cls()
-        for notes in several:
-            for sort, (line, count) in notes._lines.items():
+        for remarks in several:
+            for sort, (line, count) in remarks._lines.items():
                 first, before = whole._lines.get(sort, (line, 0))
                 whole._lines[sort] = (first, before + count)
         return whole
 
     def lines(self) -> list[str]:
+        """One of each sort, and how many shards had one alike."""
         return [line if count == 1 else f"{line} (one shard; {count - 1} more alike)" for line, count in self._lines.values()]
 
 
@@ -77,15 +79,15 @@ class StreamedDataset:
     window are shuffled together; where all rows fit into one window, that is exactly the order of `Dataset.batches`.
 
     Attributes:
-        parts: in the order of the rows. preparation: fitted; its notes are left alone. with_labels: read them, or leave all empty.
-        notes: what readers had to say.
+        parts: in the order of the rows. preparation: fitted; its remarks are left alone. with_labels: read them, or leave all empty.
+        remarks: what readers had to say.
     """
 
     source: Shards
     parts: tuple[Part, ...]
     preparation: Preparation
     with_labels: bool = True
-    notes: Notes = field(default_factory=Notes, compare=False)
+    remarks: Remarks = field(default_factory=Remarks, compare=False)
     window_rows: int = WINDOW_ROWS
     observed_rows: tuple[int, ...] = ()
     labelled_rows: int = 0
@@ -109,20 +111,15 @@ class StreamedDataset:
 
     def load(self, part: Part) -> Dataset:
         """The rows of a part, in memory."""
-        own = replace(self.preparation, notes=[])  # read in a thread: the preparation's own notes belong to the caller
+        own = replace(self.preparation, remarks=[])  # read in a thread: the preparation's own remarks belong to the caller
         with self.source.manifest(part.shard, part.rows) as manifest:
             made = own.transform(manifest, self.with_labels)
-        self.notes.add(own.notes)
+        self.remarks.add(own.remarks)
         return made
 
     def datasets(self) -> Iterator[Dataset]:
         """Every part in order, the next read ahead."""
-        with ThreadPoolExecutor(1) as pool:
-            ahead = [pool.submit(self.load, part) for part in self.parts[:1]]
-            for i in range(len(self.parts)):
-                found = ahead.pop().result()
-                ahead += [pool.submit(self.load, part) for part in self.parts[i + 1 : i + 2]]
-                yield found
+        return self._ahead([[part] for part in self.parts])
 
     def sample(self, limit: int | None = None) -> Dataset:
         """A random sample in memory: at most `HELD_ROWS` rows and about `HELD_BYTES` of tensors; all rows in order if they fit.
@@ -230,6 +227,8 @@ class StreamedDataset:
         return windows
 
     def _ahead(self, windows: list[list[Part]]) -> Iterator[Dataset]:
+        """Each window as one data set; a thread reads the next while the caller uses one."""
+
         def load(parts: list[Part]) -> Dataset:
             return joined([self.load(part) for part in parts])
 

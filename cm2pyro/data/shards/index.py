@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -13,12 +13,13 @@ from typing import Annotated, Any, TypeGuard
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from cm2pyro.data.formulas import is_formula
-from cm2pyro.data.manifest import Manifest, read_table
+from cm2pyro.data.manifest import Manifest
+from cm2pyro.data.parquet import read_batches, readable
+from cm2pyro.data.table import read_table
 from cm2pyro.errors import DataError
 from cm2pyro.files import open_regular, read_text
 from cm2pyro.registry import one_line
@@ -27,7 +28,7 @@ INDEX, MANIFEST, FILES = "index.json", "manifest.parquet", "files.parquet"
 FORMAT = 1
 _AGAIN = "make the shards again with 'cm2pyro data shard'"
 _MOST_BYTES = 512 << 20  # of the index, which has some 500 for each shard
-_ROWS = 64  # files unpacked at once
+_ROWS = 4  # files held at once
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+(-[0-9]+)?(\.parquet)?$")]  # no separators: nothing outside the folder can be named
 Rows = NDArray[np.int64]
@@ -107,6 +108,7 @@ class Shards:
 
     @property
     def name(self) -> str:
+        """The folder, for messages."""
         return str(self.folder)
 
     def of(self, split: str | None) -> list[Shard]:
@@ -114,12 +116,18 @@ class Shards:
         return [shard for shard in self.index.shards if split is None or shard.split == split]
 
     def rows(self, split: str | None) -> int:
+        """How many rows a split has; all rows for None."""
         return sum(shard.rows for shard in self.of(split))
 
     def frame(self, shard: Shard, columns: Sequence[str]) -> pd.DataFrame:
-        """These columns (n rows) of its manifest, as text; those that it lacks are left out."""
+        """These columns (n rows) of its manifest, as text; those that the manifest lacks are left out."""
         path = self._file(shard, MANIFEST)
-        return _parquet(path, lambda file: file.read([c for c in columns if c in self.index.columns]).to_pandas().astype(object))
+        wanted = [column for column in columns if column in self.index.columns]
+        found = read_table(path, columns=wanted)
+        for column in wanted:
+            if column not in found:
+                raise DataError(f"{path}: column '{one_line(column, 60)}' is missing, and {INDEX} tells of it; {_AGAIN}")
+        return found.reset_index(drop=True)
 
     @contextmanager
     def manifest(self, shard: Shard, rows: Rows | None = None) -> Iterator[Manifest]:
@@ -185,32 +193,18 @@ def is_shards(source: Any) -> TypeGuard[str | Path]:
 
 
 def checksum(path: Path) -> str:
+    """SHA-256 of a file's bytes."""
     with open_regular(path) as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
-def _parquet(path: Path, read: Any) -> Any:
-    try:
-        with open_regular(path) as opened, pq.ParquetFile(opened) as file:
-            return read(file)
-    except DataError:
-        raise
-    except (pa.ArrowException, ArithmeticError, LookupError, MemoryError, OSError, TypeError, ValueError) as error:
-        reason = one_line(getattr(error, "strerror", None) or error)
-        raise DataError(f"{path}: cannot be read ({reason}); expected a Parquet file; {_AGAIN}") from error
-
-
-def _unpack(path: Path, wanted: Iterable[str], place: Path) -> None:
-    wanted = set(wanted)
-
-    def write(file: pq.ParquetFile) -> None:
-        for batch in file.iter_batches(_ROWS, columns=["path", "content"]):
-            for name, content in zip(batch.column(0), batch.column(1), strict=True):
+def _unpack(path: Path, wanted: set[str], place: Path) -> None:
+    with readable(str(path), f"expected a Parquet file; {_AGAIN}"), open_regular(path) as opened:
+        for files in read_batches(opened, str(path), _ROWS, ["path", "content"]):
+            for name, content in zip(files["path"], files["content"], strict=True):
                 cell = name.as_py()
                 if cell in wanted:
                     _write(place, cell, content, path)
-
-    _parquet(path, write)
 
 
 def _write(place: Path, cell: str, content: pa.BinaryScalar, source: Path) -> None:

@@ -12,7 +12,7 @@ from cm2pyro.data.manifest import Manifest
 from cm2pyro.data.prepared import Preparation, absent_in_training
 from cm2pyro.data.sampled import row_keys
 from cm2pyro.data.scaling import Moments
-from cm2pyro.data.shards.dataset import Notes, Part, StreamedDataset, cells
+from cm2pyro.data.shards.dataset import Part, Remarks, StreamedDataset, cells
 from cm2pyro.data.shards.index import Shards
 from cm2pyro.data.splits import training_rows
 
@@ -33,7 +33,7 @@ def learn(preparation: Preparation, source: Shards, train: Sequence[Part], val: 
     kinds = {name: make_kind(name, old.modality, old.views) for name, old in preparation.kinds.items()}
     learners = {name: kind.learner(LIMIT) for name, kind in kinds.items()}
     counts = dict.fromkeys(kinds, 0)
-    labels, labelled, scaling, notes = _Labels(task), 0, Moments.zeros(0), Notes()
+    labels, labelled, scaling, remarks = _Labels(task), 0, Moments.zeros(0), Remarks()
     reader = Preparation(task, kinds)
     for part in train:
         with source.manifest(part.shard, part.rows) as manifest:
@@ -48,10 +48,10 @@ def learn(preparation: Preparation, source: Shards, train: Sequence[Part], val: 
                 if raw is not None:
                     counts[name] += int(kind.observed(raw).sum())
                     learners[name].add(raw, rows, keys)
-            notes.add(reader.notes)
-            reader.notes.clear()
+            remarks.add(reader.remarks)
+            reader.remarks.clear()
     whole = Manifest(pd.DataFrame(), source.name, source.folder)  # for messages
-    preparation.notes += check_training_labels(whole, task, preparation.classes, labels.values())
+    preparation.remarks += check_training_labels(whole, task, preparation.classes, labels.values())
     preparation.scaling = scaling.standard() if task.type == "regression" else None
     for name, kind in kinds.items():
         if not counts[name]:
@@ -60,7 +60,7 @@ def learn(preparation: Preparation, source: Shards, train: Sequence[Part], val: 
     preparation.kinds = kinds
     for kind in kinds.values():
         preparation.check_inputs(whole, kind)
-    preparation.notes += notes.lines()
+    preparation.remarks += remarks.lines()
     return StreamedDataset(source, tuple(train), preparation, observed_rows=tuple(counts.values()), labelled_rows=labelled)
 
 

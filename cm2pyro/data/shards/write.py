@@ -13,10 +13,11 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from cm2pyro.data.formulas import is_formula
-from cm2pyro.data.manifest import SPLITS, _column, inside
+from cm2pyro.data.manifest import SPLITS, inside
 from cm2pyro.data.sampled import row_keys
 from cm2pyro.data.shards.chunks import read_chunks
 from cm2pyro.data.shards.index import FILES, FORMAT, INDEX, MANIFEST, Index, Shard, Stored, checksum
+from cm2pyro.data.table import column_text
 from cm2pyro.errors import DataError
 from cm2pyro.files import fresh_folder, write_text
 from cm2pyro.registry import one_line
@@ -101,7 +102,7 @@ def _frames(path: Path) -> Iterator[pd.DataFrame]:
     """Blocks of the manifest as text, indexed by the row in the file, the header being row 1."""
     start = 2
     for chunk in read_chunks(path, str(path)):
-        columns = {name: pd.Series(_column(chunk[name], False), dtype=object) for name in chunk.column_names}
+        columns = {name: pd.Series(column_text(chunk[name]), dtype=object) for name in chunk.column_names}
         frame = pd.DataFrame(columns, index=range(chunk.num_rows)).set_axis(range(start, start + chunk.num_rows))
         start += chunk.num_rows
         yield frame
@@ -185,18 +186,9 @@ def _files(path: Path, frame: pd.DataFrame, columns: Sequence[str], out: Path) -
     cells: dict[str, Path] = {}
     for column in columns:
         for row, cell in zip(frame.index, frame[column], strict=True):
-            # As the readers do: what is no file here is a note or a vector.
-            if (
-                cell in cells
-                or not cell
-                or len(cell) > _LONGEST_NAME
-                or "\n" in cell
-                or cell.startswith("[")
-                or not _is_file(path.parent, cell)
-            ):
-                continue
-            cells[cell] = inside(path.parent, cell, f"{path}, row {row}, column '{one_line(column, 60)}'")
-            found.add(column)
+            if cell not in cells and _is_file(path.parent, cell):
+                cells[cell] = inside(path.parent, cell, f"{path}, row {row}, column '{one_line(column, 60)}'")
+                found.add(column)
     if cells:
         with pq.ParquetWriter(out, _FILE, compression="zstd") as writer:
             names, contents, size = [], [], 0
@@ -213,6 +205,9 @@ def _files(path: Path, frame: pd.DataFrame, columns: Sequence[str], out: Path) -
 
 
 def _is_file(root: Path, cell: str) -> bool:
+    """Whether a cell names a file, as the readers see it: what names none is a note or a vector."""
+    if not cell or len(cell) > _LONGEST_NAME or "\n" in cell or cell.startswith("["):
+        return False
     try:
         return (root / cell).is_file()
     except (OSError, ValueError):
@@ -256,7 +251,7 @@ def _table(path: Path, table: str, plan: _Plan, folder: Path, name: str, say: Sa
 def _where(plan: _Plan, ids: pa.ChunkedArray) -> NDArray[np.int32]:
     """(n,) the shard of each sample, -1 where the manifest lacks it."""
     coded = ids.combine_chunks().dictionary_encode() if len(ids) else pa.array([], pa.string()).dictionary_encode()
-    keys = row_keys(_column(pa.chunked_array([coded.dictionary]), False))
+    keys = row_keys(column_text(pa.chunked_array([coded.dictionary])))
     at = np.minimum(np.searchsorted(plan.keys, keys), len(plan.keys) - 1)
     known = np.where(plan.keys[at] == keys, plan.place[at], -1) if len(keys) else np.zeros(0, dtype=np.int32)
     codes = coded.indices.to_numpy(zero_copy_only=False)

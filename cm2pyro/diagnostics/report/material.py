@@ -14,7 +14,7 @@ from torch import Tensor
 from cm2pyro.config import Config
 from cm2pyro.data.dataset import Dataset
 from cm2pyro.diagnostics.evaluation import Evaluation
-from cm2pyro.distributions.copulas.base import Copula
+from cm2pyro.distributions.copulas.base import Copula, tau_of_pair
 from cm2pyro.distributions.mixture import CopulaMixture
 from cm2pyro.inference.monitor import latents
 from cm2pyro.inference.program import Program
@@ -110,7 +110,7 @@ def pair_tau(copula: Copula, pairs: Sequence[tuple[int, int]], dim: int) -> Arra
     """(P, D): Kendall's tau of some pairs."""
     with torch.no_grad():
         tau = copula.tau().double()
-    columns = [(tau[..., a, b] if tau.dim() >= 2 else tau).expand(dim).numpy() for a, b in pairs]
+    columns = [tau_of_pair(tau, a, b).expand(dim).numpy() for a, b in pairs]
     return np.array(columns).reshape(len(pairs), dim)
 
 
@@ -140,7 +140,7 @@ def gather(
     z = latents(program, dataset, seed=seed).cpu()
     observed = dataset.observed.cpu()
     structure = program.structure
-    mixture = structure.build({name: value.cpu() for name, value in program.values().items()}, program.apart)
+    mixture = structure.build({name: value.cpu() for name, value in program.values().items()}, program.margins_only)
     with torch.no_grad():
         log_r = mixture.responsibilities(z, observed)
         uniform = torch.rand(len(z), 1, generator=torch.Generator().manual_seed(seed))

@@ -1,6 +1,5 @@
 """What Archimedean families share: conditional laws from the generator's derivatives, reflections, Kendall's tau."""
 
-import math
 from collections.abc import Sequence
 from itertools import combinations
 from typing import ClassVar, Literal, Self
@@ -187,24 +186,19 @@ class ArchimedeanCopula(Copula):
         return (upper, lower) if self.reflects == "all" else (lower, upper)
 
     def margin(self, coordinates: Sequence[int]) -> Self:
-        made = self._like(self._theta, len(coordinates))
-        made._coordinates = tuple(self._coordinates[m] for m in coordinates)
-        return made
+        return self._with(self._theta, self._places(coordinates))
 
     def select(self, index: int | Tensor) -> Self:
-        if not self.batch_shape:
-            return self
-        made = self._like(self._theta[index], self.modalities)
-        made._coordinates = self._coordinates
-        return made
+        return self._with(self._theta[index], self._coordinates) if self.batch_shape else self
 
     def expand(self, batch_shape: Shape, _instance: object = None) -> Self:
-        made = self._like(self._theta.expand(torch.Size(batch_shape)), self.modalities)
-        made._coordinates = self._coordinates
-        return made
+        return self._with(self._theta.expand(torch.Size(batch_shape)), self._coordinates)
 
-    def _like(self, theta: Tensor, modalities: int) -> Self:
-        return type(self)(theta, modalities, validate_args=False)
+    def _with(self, theta: Tensor, coordinates: tuple[int, ...]) -> Self:
+        """The same family with another parameter; `coordinates`: which of the whole copula's they are, for its reflections."""
+        made = type(self)(theta, len(coordinates), validate_args=False)
+        made._coordinates = coordinates
+        return made
 
     # --- construction ---------------------------------------------------------------------------------------------
 
@@ -282,21 +276,6 @@ def mean_of_pairs(tau: Tensor) -> Tensor:
     """Mean Kendall's tau over pairs: (..., M, M) -> (...,)."""
     M = tau.shape[-1]
     return (tau.sum((-2, -1)) - tau.diagonal(dim1=-2, dim2=-1).sum(-1)) / (M * (M - 1))
-
-
-def stirling2(n: int, k: int) -> int:
-    """Stirling number of the second kind."""
-    return sum((-1) ** (k - j) * math.comb(k, j) * j**n for j in range(k + 1)) // math.factorial(k)
-
-
-def homogeneous(weights: Sequence[Tensor | float], h: Tensor, rest: Tensor) -> Tensor:
-    """Σ_j w_j h^j rest^(n − 1 − j) for n weights, h and rest in [0, 1] that add up to 1."""
-    total = torch.as_tensor(weights[0], dtype=h.dtype, device=h.device)
-    power = h
-    for weight in weights[1:]:
-        total = total * rest + weight * power
-        power = power * h
-    return total
 
 
 def _refuse_range(family: str, tau: Tensor, low: float, high: float, modalities: int, zero: bool) -> None:

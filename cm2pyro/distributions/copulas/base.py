@@ -9,6 +9,7 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor
 from torch.distributions import constraints
 
+from cm2pyro.distributions.copulas.conditional import ConditionalCopula
 from cm2pyro.distributions.copulas.inversion import Law, attach, invert
 from cm2pyro.distributions.copulas.patterns import Groups
 
@@ -145,7 +146,7 @@ class Copula(TorchDistribution):
         s = torch.zeros(shape, dtype=self.theta_like.dtype, device=self.theta_like.device)
         return self.conditional(s, torch.zeros(self.modalities, dtype=torch.bool, device=s.device)).rsample(noise=noise)
 
-    def conditional(self, s: Tensor, observed: Tensor) -> "ConditionalCopula":
+    def conditional(self, s: Tensor, observed: Tensor) -> ConditionalCopula:
         """The law of the missing coordinates given the observed ones; each row has its own pattern.
 
         Args:
@@ -255,48 +256,9 @@ class Copula(TorchDistribution):
         return weight * s.detach().sum(-1) + (1 - k * rho * weight).clamp_min(0.01).sqrt() * noise.detach()
 
 
-class ConditionalCopula(TorchDistribution):
-    """Missing coordinates given observed ones; `rsample` leaves the observed coordinates unchanged.
-
-    `log_prob(s)` is log c(all) - log c(observed): the density of the missing coordinates given the observed ones, on
-    the same scale as the copula's own `log_prob` (with respect to u, without normal margins).
-    """
-
-    arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {}
-    has_rsample = True
-    support = constraints.real_vector
-
-    def __init__(self, copula: Copula, s: Tensor, observed: Tensor) -> None:
-        shape = torch.broadcast_shapes(s.shape, observed.shape, copula.batch_shape + copula.event_shape)
-        self.copula = copula
-        self.observed = observed
-        self.s = torch.where(observed, s, torch.zeros((), dtype=s.dtype, device=s.device))
-        super().__init__(shape[:-1], shape[-1:], validate_args=False)
-
-    def rsample(self, sample_shape: Shape = torch.Size(), noise: Tensor | None = None) -> Tensor:
-        shape = self._extended_shape(torch.Size(sample_shape))
-        copula, M = self.copula, self.copula.modalities
-        if noise is None:
-            noise = torch.randn(shape, dtype=self.s.dtype, device=self.s.device)
-        drawn_at_once = copula._draw(self.s.expand(shape), self.observed, noise.expand(shape))
-        if drawn_at_once is not None:
-            return drawn_at_once
-        groups = Groups(self.observed, shape[:-1], len(copula.batch_shape))
-        parts = []
-        for p, given in enumerate(groups.patterns):
-            missing = tuple(m for m in range(M) if m not in given)
-            known = groups.part(p, self.s, given)
-            if not missing:
-                parts.append(known)
-                continue
-            drawn = copula._of_rows(groups.dimension[p])._complete(given, known, groups.part(p, noise, missing))
-            order = sorted(range(M), key=(*given, *missing).__getitem__)
-            parts.append(torch.cat([known, drawn], -1)[..., order])
-        return groups.join(parts) if parts else self.s.new_zeros(shape)
-
-    def log_prob(self, s: Tensor) -> Tensor:
-        s = torch.where(self.observed, self.s, s)
-        return self.copula.log_prob(s) - self.copula.log_prob(self.s, self.observed)
+def tau_of_pair(tau: Tensor, i: int, j: int) -> Tensor:
+    """Of `Copula.tau`, whichever its form: the batch shape, for coordinates i and j."""
+    return tau[..., i, j] if tau.dim() >= 2 else tau
 
 
 def _apart(x: Tensor) -> Tensor:

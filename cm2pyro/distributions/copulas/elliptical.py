@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from cm2pyro.distributions.copulas.base import MAX_TAU, Copula, Shape
-from cm2pyro.distributions.special import cholesky
+from cm2pyro.distributions.linalg import cholesky, identity_like
 from cm2pyro.errors import ConfigError
 
 MAX_CORRELATION = math.sin(math.pi / 2 * MAX_TAU)
@@ -148,7 +148,3 @@ class EllipticalCopula(Copula):
         R = R / (sd[..., :, None] * sd[..., None, :])
         # The inverse of `_shrunk`.
         return {"": cholesky((R - (1 - MAX_CORRELATION) * eye) / MAX_CORRELATION)}
-
-
-def identity_like(matrix: Tensor) -> Tensor:
-    return torch.eye(matrix.shape[-1], dtype=matrix.dtype, device=matrix.device)

@@ -12,9 +12,10 @@ from torch import Tensor
 from torch.distributions import constraints
 from torch.distributions.transforms import AffineTransform
 
-from cm2pyro.distributions.copulas.archimedean import ArchimedeanCopula, homogeneous, mean_of_pairs, stirling2
+from cm2pyro.distributions.copulas.archimedean import ArchimedeanCopula, mean_of_pairs
 from cm2pyro.distributions.copulas.base import MAX_TAU
 from cm2pyro.distributions.copulas.inversion import increasing_inverse
+from cm2pyro.distributions.copulas.polynomials import homogeneous, stirling2
 from cm2pyro.distributions.special import in_order, log1mexp_exp, log_ndtr, log_neg_log, one_minus_exp, softplus
 from cm2pyro.errors import ConfigError
 
@@ -164,13 +165,12 @@ class FrankCopula(ArchimedeanCopula):
 class SymmetricBeta(dist.TransformedDistribution):
     """2 X − 1 with X ~ Beta(concentration, concentration): a density on (−1, 1) proportional to (1 − x²)^(concentration − 1)."""
 
+    arg_constraints = {"concentration": constraints.positive}  # noqa: RUF012
+    support = constraints.interval(-1.0, 1.0)
+
     def __init__(self, concentration: Tensor, validate_args: bool | None = None) -> None:
         self.concentration = concentration
         super().__init__(dist.Beta(concentration, concentration), [AffineTransform(-1.0, 2.0)], validate_args=validate_args)
-
-    @constraints.dependent_property
-    def support(self) -> constraints.Constraint:
-        return constraints.interval(-1.0, 1.0)
 
     def expand(self, batch_shape: torch.Size, _instance: object = None) -> "SymmetricBeta":
         return SymmetricBeta(self.concentration.expand(batch_shape), validate_args=False)

@@ -9,9 +9,10 @@ from torch import Tensor
 from torch.autograd import Function
 
 from cm2pyro.distributions import special
-from cm2pyro.distributions.copulas.elliptical import EllipticalCopula, identity_like
+from cm2pyro.distributions.copulas.elliptical import EllipticalCopula
 from cm2pyro.distributions.copulas.patterns import distinct
-from cm2pyro.distributions.special import cholesky, log_ndtr
+from cm2pyro.distributions.linalg import cholesky, identity_like
+from cm2pyro.distributions.special import log_ndtr
 
 _SMALL = 1 << 16  # numbers a pattern; beyond it the arithmetic outweighs the overhead of taking patterns one by one
 _SMALL_ELSEWHERE = 1 << 26  # on an accelerator, where asking how many rows have a pattern waits for it; 256 MiB
@@ -100,7 +101,7 @@ class GaussianCopula(EllipticalCopula):
 
     def tail_dependence(self) -> tuple[Tensor, Tensor]:
         """(0, 0) for every pair, (..., M, M); ones on the diagonal."""
-        eye = torch.eye(self.modalities, dtype=self.scale_tril.dtype, device=self.scale_tril.device).expand_as(self.scale_tril)
+        eye = identity_like(self.scale_tril).expand_as(self.scale_tril)
         return eye, eye
 
     @classmethod

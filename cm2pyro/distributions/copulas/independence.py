@@ -20,7 +20,7 @@ class IndependenceCopula(Copula):
     arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {}
 
     def __init__(self, modalities: int, like: Tensor | None = None, validate_args: bool | None = None) -> None:
-        self._like = torch.zeros(()) if like is None else like.new_zeros(())
+        self._zero = torch.zeros(()) if like is None else like.new_zeros(())
         super().__init__(modalities, torch.Size(), validate_args)
 
     def _log_density(self, s: Sequence[Tensor]) -> Tensor:
@@ -44,23 +44,23 @@ class IndependenceCopula(Copula):
         return log_ndtr(s).sum(-1)
 
     def margin(self, coordinates: Sequence[int]) -> Self:
-        return type(self)(len(coordinates), self._like, validate_args=False)
+        return type(self)(len(coordinates), self._zero, validate_args=False)
 
     def select(self, index: int | Tensor) -> Self:
         return self
 
     def tau(self) -> Tensor:
-        return self._like
+        return self._zero
 
     def tail_dependence(self) -> tuple[Tensor, Tensor]:
-        return self._like, self._like
+        return self._zero, self._zero
 
     @property
     def theta(self) -> Tensor:
-        return self._like
+        return self._zero
 
     def expand(self, batch_shape: Shape, _instance: object = None) -> Self:
-        return type(self)(self.modalities, self._like, validate_args=False)
+        return type(self)(self.modalities, self._zero, validate_args=False)
 
     @classmethod
     def from_tau(cls, tau: Tensor, modalities: int) -> Self:

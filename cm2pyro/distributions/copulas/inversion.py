@@ -5,11 +5,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from cm2pyro.distributions.special import log_ndtri
+from cm2pyro.distributions.special import LOG_SQRT_2PI, log_ndtri
 
 _FAR = 60.0  # |s| beyond which no draw goes
 _STEPS = 100
-_LOG_SQRT_2PI = 0.9189385332046727
 
 
 # Some of the rows (None: all), and their values s -> log F(s), log(1 − F(s)) and log f(s).
@@ -38,7 +37,7 @@ def invert(law: Law, noise: Tensor, start: Tensor) -> tuple[Tensor, Tensor]:
             score = _score(lower, upper)
             excess = score - wanted
             low, high = torch.where(excess < 0, x, low), torch.where(excess > 0, x, high)
-            newton = x - excess / (log_density + 0.5 * score.square() + _LOG_SQRT_2PI).exp()
+            newton = x - excess / (log_density + 0.5 * score.square() + LOG_SQRT_2PI).exp()
             # False also for NaN. Close to the root rounding keeps a step from halving what is left.
             good = (newton >= low) & (newton <= high) & ((excess.abs() <= 0.5 * left) | (excess.abs() <= 1e-7))
             proposal = torch.where(good, newton, 0.5 * (low + high))

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 from torch.distributions import constraints
 
-from cm2pyro.distributions.copulas.archimedean import ArchimedeanCopula, homogeneous, stirling2
+from cm2pyro.distributions.copulas.archimedean import ArchimedeanCopula
 from cm2pyro.distributions.copulas.inversion import increasing_inverse
+from cm2pyro.distributions.copulas.polynomials import homogeneous, stirling2
 from cm2pyro.distributions.special import in_order, log1mexp_exp, log_ndtr, log_neg_log, log_neg_log_ndtr, one_minus_exp, softplus
 
 # (−1)^(n+1) (ζ(n + 1) − 1), n = 1 … 60: the Taylor series of [digamma(2 + h) − digamma(2)] / h, which converges for |h| < 2.

@@ -11,7 +11,7 @@ from torch import Tensor
 from cm2pyro import sites
 from cm2pyro.distributions.copulas import FAMILIES
 from cm2pyro.distributions.copulas.base import Copula
-from cm2pyro.distributions.copulas.families import FamilyMixture
+from cm2pyro.distributions.copulas.family_mixture import FamilyMixture
 from cm2pyro.errors import ConfigError
 from cm2pyro.registry import UnknownNameError, nearest
 

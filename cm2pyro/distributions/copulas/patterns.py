@@ -15,8 +15,7 @@ def distinct(observed: Tensor) -> tuple[Tensor, Tensor]:
     or one a row where rows are fewer.
     """
     M, device = observed.shape[-1], observed.device
-    bits = 2 ** torch.arange(M, device=device)
-    codes = (observed.long() * bits).sum(-1)
+    codes, bits = _codes(observed)
     if not special.waits(device):
         found, which = torch.unique(codes, return_inverse=True)
     elif codes.numel() >= 2**M:
@@ -24,6 +23,12 @@ def distinct(observed: Tensor) -> tuple[Tensor, Tensor]:
     else:
         found, which = codes.reshape(-1), torch.arange(codes.numel(), device=device).reshape(codes.shape)
     return (found[:, None] & bits) > 0, which
+
+
+def _codes(observed: Tensor) -> tuple[Tensor, Tensor]:
+    """A number for each row's pattern (..., M) bool, and what each coordinate adds to it; M <= 62."""
+    bits = 2 ** torch.arange(observed.shape[-1], device=observed.device)
+    return (observed.long() * bits).sum(-1), bits
 
 
 class Groups:
@@ -50,9 +55,7 @@ class Groups:
         self.lead, self.split = lead, len(lead) if by_element else split
         self.rows_shape, self.kept = lead[: self.split], lead[self.split :]
         rows = observed.reshape(*observed.shape[: self.split], M).expand(*self.rows_shape, M).reshape(-1, M)
-        # One code per pattern; M <= 62.
-        bits = 2 ** torch.arange(M, device=observed.device)
-        codes, which, counts = torch.unique((rows.long() * bits).sum(-1), return_inverse=True, return_counts=True)
+        codes, which, counts = torch.unique(_codes(rows)[0], return_inverse=True, return_counts=True)
         # Read at once, and the rows found by sorting: a device is waited for twice, however many patterns there are.
         found, sizes = torch.stack([codes, counts]).tolist()
         self.patterns = [tuple(m for m in range(M) if code >> m & 1) for code in found]

@@ -12,7 +12,7 @@ from torch.distributions import constraints
 from cm2pyro.distributions import student
 from cm2pyro.distributions.copulas.elliptical import EllipticalCopula
 from cm2pyro.distributions.floored import Floored
-from cm2pyro.distributions.special import cholesky
+from cm2pyro.distributions.linalg import cholesky, identity_like
 
 LEAST_DF = 2.0
 DEFAULT_DF = 4.0
@@ -69,7 +69,7 @@ class StudentTCopula(EllipticalCopula):
         coefficients, residual = wide._regression(given, (m,))
         p = 0.5 * ((q - most[..., None]).exp() - (-q - most[..., None]).exp())
         tril = cholesky(wide.correlation[..., list(given), :][..., list(given)])
-        white = torch.linalg.solve_triangular(tril, torch.eye(k, dtype=tril.dtype, device=tril.device), upper=False)
+        white = torch.linalg.solve_triangular(tril, identity_like(tril), upper=False)
         form = (-2 * most).exp() + torch.einsum("...ij,...j->...i", white, p).square().sum(-1)
         loc = torch.einsum("...j,...j->...", coefficients[..., 0, :], p)
         return loc, (form * df / (df + k) * residual[..., 0, 0]).clamp_min(1e-300).sqrt()
@@ -109,7 +109,7 @@ class StudentTCopula(EllipticalCopula):
 
     def tail_dependence(self) -> tuple[Tensor, Tensor]:
         """Lower and upper of every pair, (..., M, M), with ones on the diagonal."""
-        eye = torch.eye(self.modalities, dtype=self.scale_tril.dtype, device=self.scale_tril.device)
+        eye = identity_like(self.scale_tril)
         R = self.correlation * (1 - eye)
         df = self.df[..., None, None] + 1
         x = (df * (1 - R) / (1 + R)).sqrt()

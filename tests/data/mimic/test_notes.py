@@ -3,15 +3,14 @@
 import csv
 import gzip
 import io
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from cm2pyro.data.mimic.notes import mimic3_notes, mimic4_notes
-from cm2pyro.errors import CM2Error, ConfigError, DataError
+from cm2pyro.errors import ConfigError, DataError
+from tests.refusals import refused
 
 HEADER3 = "ROW_ID,SUBJECT_ID,HADM_ID,CHARTDATE,CHARTTIME,STORETIME,CATEGORY,DESCRIPTION,CGID,ISERROR,TEXT"
 HEADER4 = "note_id,subject_id,hadm_id,note_type,note_seq,charttime,storetime,text"
@@ -52,16 +51,6 @@ def plain(frame: pd.DataFrame, counts: dict[str, int]) -> tuple[list[tuple], dic
     assert list(frame.columns) == ["sample_id", "hours", "text", "category"]
     assert counts["read"] == sum(counts.values()) - counts["read"]
     return list(frame[["sample_id", "hours", "text"]].itertuples(index=False, name=None)), {k: n for k, n in counts.items() if n}
-
-
-@contextmanager
-def refused(kind: type[CM2Error], *says: str) -> Iterator[None]:
-    with pytest.raises(kind) as caught:
-        yield
-    message = str(caught.value)
-    assert "\n" not in message
-    for part in says:
-        assert part in message
 
 
 def test_the_edges_of_the_window_belong_to_it(tmp_path: Path) -> None:

@@ -13,9 +13,7 @@ from cm2pyro.errors import DataError
 
 def made(folder: Path, text: str, name: str = "T.csv", columns: tuple[str, ...] = ("a", "b")) -> Table:
     (folder / name).write_bytes(gzip.compress(text.encode()) if name.endswith(".gz") else text.encode())
-    found = find_table(folder, "t", columns)
-    assert found is not None
-    return found
+    return find_table(folder, "t", columns)
 
 
 @pytest.mark.parametrize("name", ["t.csv", "T.CSV", "T.csv.gz"])

@@ -10,11 +10,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from cm2pyro.data import parquet
 from cm2pyro.data.manifest import read_manifest
-from cm2pyro.data.shards.index import FILES, INDEX, Shards, is_shards
+from cm2pyro.data.shards.index import FILES, INDEX, Shards, _unpack, is_shards
 from cm2pyro.data.shards.write import write_shards
 from cm2pyro.errors import ConfigError, DataError
 from tests.data.shards.cases import TABLES
+from tests.refusals import refusal
 
 Make = Callable[[int], Shards]
 
@@ -163,6 +165,29 @@ def test_a_packed_file_cannot_leave_the_shard(shard: Make) -> None:
     sizes = {file.name: one.files[file.name].model_copy(update={"bytes": file.stat().st_size}) for file in path.parent.iterdir()}
     with pytest.raises(DataError, match="leaves the shard"), made.manifest(one.model_copy(update={"files": sizes})):
         pass
+
+
+def test_files_that_would_unfold_beyond_all_measure_are_refused(shard: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = shard(1000)
+    one = next(s for s in made.index.shards if FILES in s.files)
+    path = made.folder / one.name
+    reads = {"manifest.parquet": lambda: made.frame(one, ["note"]), FILES: lambda: _unpack(path / FILES, set(), tmp_path)}
+    monkeypatch.setattr(parquet, "_BYTES_EACH", 0)
+    for name, read in reads.items():
+        read()
+        with monkeypatch.context() as context:
+            context.setattr(parquet, "_BYTES", (path / name).stat().st_size // 4)
+            refusal(read, f"{name}: holds", "expected at most")
+
+
+def test_a_column_that_the_index_tells_of_has_to_be_there(shard: Make) -> None:
+    made = shard(1000)
+    one = made.index.shards[0]
+    claimed = Shards(made.folder, made.index.model_copy(update={"columns": [*made.index.columns, "diagnosis"]}))
+    refusal(
+        lambda: claimed.frame(one, ["sample_id", "diagnosis"]), "manifest.parquet: column 'diagnosis' is missing", "make the shards again"
+    )
+    assert list(made.frame(one, ["sample_id", "diagnosis"])) == ["sample_id"]
 
 
 def test_a_full_disk_where_files_are_unpacked_is_no_fault_of_the_shards(shard: Make, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""The guide as a Pyro program."""
+"""The variational guide as a Pyro program."""
 
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -28,14 +28,15 @@ class Guide(nn.Module):
             z_im ~ treatment(z_i,observed)                 missing        by default p(z_missing | z_observed) of the model,
                                                                         at the same draw of the global sites
 
-    After a run without completions `choice` holds the
-    log responsibilities of the drawn components, for the score-function term of the objective; `represented` the location and
-    scale of the observed latents, for penalties.
-
     Args:
-        locals_: modality -> its local guide. globals_: guide of the global sites. build: values -> mixture.
+        locals_: modality -> its local guide. globals_: guide of the global sites. build: values -> mixture. dim: latent width D.
         missing: name of the treatment of missing modalities. beta: weight of the latents' and global terms.
         head: guide of the outcome head's sites, if it has any.
+
+    Attributes:
+        represented: of the last run, location and scale of the observed latents, for penalties.
+        choice: of the last run without completions, (B,) log responsibilities of the drawn components, for the score-function term of
+            the objective; else None.
     """
 
     def __init__(
@@ -60,8 +61,8 @@ class Guide(nn.Module):
         self.missing = missing
         self.treat: Treatment = TREATMENTS.get(missing, "guide.missing")(len(self.names), dim)
         self.beta = beta
-        self.represented: tuple[Tensor, Tensor] | None = None  # of the last run
-        self.choice: Tensor | None = None  # log responsibility of the components drawn last, (B,)
+        self.represented: Represented | None = None
+        self.choice: Tensor | None = None
 
     def encoders(self) -> list[Encoder]:
         """The encoders, in the order of the modalities."""
