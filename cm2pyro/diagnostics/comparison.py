@@ -33,8 +33,8 @@ class Scores:
     Attributes:
         ids: (n,). labels: (n, …). pointwise: (n,) log predictive density; of rows that the fit did not learn from as it is, of the others
             leave-one-out. unseen: (n,) bool, rows that the fit neither learned from nor was stopped by (if there are no such rows, those
-        that stopped it). k: (n,) Pareto shapes, NaN where there was nothing to leave out. point: whether the
-            fit has point estimates only.
+            that stopped it). k: (n,) Pareto shapes, NaN where there was nothing to leave out. point: whether the fit has point
+            estimates only.
     """
 
     ids: NDArray[np.str_]

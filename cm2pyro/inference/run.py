@@ -7,7 +7,7 @@ import os
 import platform
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -180,9 +180,9 @@ def read_history(out: Path) -> list[dict[str, Any]]:
     return records
 
 
-def best_record(records: list[dict[str, Any]]) -> dict[str, Any] | None:
-    """That of the epoch with the least validation log-loss; where nothing was validated, of the last one."""
-    scored = [record for record in records if record["val_log_loss"] is not None]
+def best_record(records: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+    """That of the epoch with the least validation log-loss, whose weights are kept; where nothing was validated, of the last one."""
+    scored = [record for record in records if record.get("val_log_loss") is not None]
     return min(scored, key=lambda record: record["val_log_loss"]) if scored else records[-1] if records else None
 
 

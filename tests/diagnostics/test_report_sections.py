@@ -206,6 +206,9 @@ def test_the_kept_epoch() -> None:
     m = dataclasses.replace(material(), history=[record(e, names, val_log_loss=loss) for e, loss in enumerate([0.7, 0.5, 0.6], 1)])
     assert m.kept_epoch == 2
     assert not any("more epochs" in text for text in texts(curves.section(m)))
+    # A log-loss that was not finite is None in the history, and counts as worse than any other.
+    broken = dataclasses.replace(m, history=[record(e, names, val_log_loss=loss) for e, loss in enumerate([0.7, None, 0.5, 0.6], 1)])
+    assert broken.kept_epoch == 3
     unscored = dataclasses.replace(m, history=[record(e, names, val_log_loss=None) for e in (1, 2, 3)])
     assert unscored.kept_epoch == 3
     assert "No labelled validation row" in " ".join(texts(curves.section(unscored), "note"))
