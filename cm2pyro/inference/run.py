@@ -19,6 +19,7 @@ from cm2pyro import __version__, logs
 from cm2pyro.config import Config
 from cm2pyro.errors import CheckpointError, ConfigError, DataError
 from cm2pyro.files import read_bytes, read_text, sweep, write_text
+from cm2pyro.foreign import versions_of
 from cm2pyro.inference import checkpoint
 from cm2pyro.inference.ensemble import MEMBERS
 from cm2pyro.registry import one_line
@@ -154,6 +155,9 @@ def write_setup(
     for name, tokenizer in tokenizers.items():
         write_text(out / ("tokenizer.json" if len(tokenizers) == 1 else f"tokenizer_{name}.json"), tokenizer)
     env = versions() | {"seed": config.fit.seed, "device": device}
+    foreign = versions_of(config.foreign().values())
+    if foreign:
+        env["packages"] = foreign
     write_text(out / ENV, json.dumps(env, indent=2) + "\n")
 
 

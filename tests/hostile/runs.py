@@ -282,6 +282,11 @@ over.add("the run's config", lambda f: None, "file of the run", command="predict
 over.add("the weights", lambda f: None, "file of the run", command=f"impute run --data manifest.csv --out {BEST}")
 over.add("the history", lambda f: None, "file of the run", command="evaluate run --data manifest.csv --out run/metrics.jsonl")
 over.add("the manifest, by masks", lambda f: None, "--masks", command="evaluate run --data manifest.csv --out m.json --masks manifest.csv")
+over.add("a series", lambda f: None, "--out p03.csv", command="predict run --data manifest.csv --out p03.csv")
+over.add("a series, by a link", link("x.csv", "p03.csv"), "--out x.csv", command="predict run --data manifest.csv --out x.csv")
+over.add("a picture", lambda f: None, "--figure p03.png", command="predict run --data manifest.csv --out a.csv --figure p03.png")
+over.add("a table", lambda f: None, "--masks gases.csv", command="evaluate run --data manifest.csv --out m.json --masks gases.csv")
+over.add("a posterior", other(lambda f: None), "file of a run", command=f"{COMPARE} --out other/posterior.nc")
 over.add(
     "the other one",
     lambda f: None,
