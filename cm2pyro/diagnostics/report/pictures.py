@@ -147,7 +147,3 @@ def points(axes: Axes, shown: Array, component: NDArray[Any], components: int, w
 def spread_rows(n: int, most: int = POINTS) -> NDArray[np.int64]:
     """Evenly taken positions of n rows, at most `most`."""
     return np.unique(np.linspace(0, n - 1, min(n, most)).astype(np.int64)) if n else np.zeros(0, dtype=np.int64)
-
-
-def short(text: str, width: int = 24) -> str:
-    return text if len(text) <= width else text[: width - 1] + "…"
