@@ -18,3 +18,9 @@ def figures(monkeypatch):
 
     monkeypatch.setattr(plots, "Figure", Kept)
     return made
+
+
+@pytest.fixture
+def unpainted(monkeypatch):
+    """Pictures of the report are drawn and never painted, which takes longest: where a test is about words and numbers."""
+    monkeypatch.setattr("cm2pyro.diagnostics.report.pictures.painted", lambda figure: b"")

@@ -11,6 +11,8 @@ from cm2pyro.diagnostics.report import components, copula, epochs, families
 from cm2pyro.diagnostics.report.parts import Figure
 from tests.diagnostics.report_cases import material, mixture, pictures, table, texts
 
+pytestmark = pytest.mark.usefixtures("unpainted")
+
 # --- pseudo-observations --------------------------------------------------------------------------------------------
 
 

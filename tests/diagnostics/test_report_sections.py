@@ -1,19 +1,18 @@
-"""What the sections compute, against known truth; and that every section can be made of every kind of fit."""
+"""What the sections on components, clusters, epochs, outcomes and missingness compute, against known truth."""
 
 import dataclasses
-import io
 import math
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
-from cm2pyro.diagnostics.report import components, cooccurrence, copula, curves, fitted, missingness, outcome
-from cm2pyro.diagnostics.report.build import SECTIONS, build
-from cm2pyro.diagnostics.report.material import Material, Source
-from cm2pyro.diagnostics.report.parts import Figure, Finding, Section, Table
-from tests.diagnostics.report_cases import material, mixture, record, table, texts, without_labels
+from cm2pyro.diagnostics.report import components, cooccurrence, curves, fitted, missingness, outcome
+from cm2pyro.diagnostics.report.material import Source
+from cm2pyro.diagnostics.report.parts import Figure
+from tests.diagnostics.report_cases import material, mixture, record, table, texts
+
+pytestmark = pytest.mark.usefixtures("unpainted")
 
 # --- components and clusters ----------------------------------------------------------------------------------------
 
@@ -143,44 +142,3 @@ def test_many_patterns_are_lumped() -> None:
     shown = table(missingness.section(material(mixture(6, 1, 1), n=600, missing=0.5)))
     assert len(shown.rows) == missingness.PATTERNS + 1
     assert sum(int(row[1]) for row in shown.rows) == 600  # type: ignore[arg-type]
-
-
-# --- every section of every kind of fit -----------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("make", "sections"),
-    [
-        (lambda: material(mixture(1, 2, 3), n=60), SECTIONS),
-        (lambda: material(mixture(2, 1, 1, 0.3, "joe"), n=1), SECTIONS),
-        (
-            lambda: material(mixture(2, 2, 2), n=30, missing=1.0),
-            (copula.section, components.section, cooccurrence.section, missingness.section),
-        ),
-        (lambda: material(mixture(2, 10, 1), n=50, task="regression", classes=()), (cooccurrence.section, outcome.section)),
-        (lambda: material(n=50, task="multiclass", classes=("a", "b", "c")), (outcome.section, missingness.section)),
-        (lambda: material(n=50, task="multilabel", classes=("a", "b")), (outcome.section, missingness.section)),
-        (lambda: dataclasses.replace(without_labels(material(n=50)), history=[]), (curves.section, curves.dependence, outcome.section)),
-    ],
-    ids=["one modality", "one row", "nothing observed", "regression", "multiclass", "multilabel", "no labels or history"],
-)
-def test_every_kind_of_fit_has_its_sections(make, sections) -> None:
-    m: Material = make()
-    for section in (own(m) for own in sections):
-        assert section.parts
-        for part in section.parts:
-            if isinstance(part, Figure):
-                for picture in part.pictures:
-                    with Image.open(io.BytesIO(picture.png)) as image:
-                        assert min(image.size) > 300
-                    assert picture.alt
-            if isinstance(part, Table):
-                assert {len(row) for row in part.rows} <= {len(part.columns)}
-
-
-def test_further_sections_stand_behind_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cm2pyro.diagnostics.report.build.SECTIONS", (fitted.section, missingness.section))
-    posterior = Section("posterior", "Posterior", (Table(("site", "mean"), (("locs", 0.5),), "c"),), (Finding("k-hat 0.9"),))
-    report = build(material(n=20), [posterior])
-    assert [section.key for section in report.sections] == ["fit", "posterior", "missingness"]
-    assert (posterior, posterior.findings[0]) in report.findings("warning")

@@ -61,12 +61,16 @@ def panel(alt: str, label: str = "", size: tuple[float, float] = (4.4, 3.4)) -> 
     for axes in drawn.figure.axes:
         axes.tick_params(labelsize=9)
     words_as_they_are(drawn.figure)
-    raw = io.BytesIO()
-    FigureCanvasAgg(drawn.figure).print_png(raw)
-    small = io.BytesIO()
+    drawn.picture = Picture(painted(drawn.figure), alt, label)
+
+
+def painted(figure: Figure) -> bytes:
+    """The figure as a PNG."""
+    raw, small = io.BytesIO(), io.BytesIO()
+    FigureCanvasAgg(figure).print_png(raw)
     with Image.open(raw) as image:
         _with_palette(image.convert("RGB")).save(small, "PNG", optimize=True)
-    drawn.picture = Picture(small.getvalue(), alt, label)
+    return small.getvalue()
 
 
 def _with_palette(image: Image.Image) -> Image.Image:
