@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 from cm2pyro.cli import main
-from tests.hostile import archives, bound, configs, files, foreign, manifests, outputs, posteriors, runs, shards, tables
+from tests.hostile import archives, bound, configs, files, foreign, manifests, overwriting, posteriors, runs, shards, tables
 from tests.hostile.world import CHECK, FOLDER, PREDICT, Case
 
 pytestmark = pytest.mark.slow
 
-MODULES = (manifests, tables, files, shards, configs, archives, runs, posteriors, outputs, foreign)
+MODULES = (manifests, tables, files, shards, configs, archives, runs, posteriors, overwriting, foreign)
 CASES = [case for module in MODULES for case in module.CASES]
 BOUND = 700 << 20  # bytes that a bomb may take beside what Python had; every bomb would take more
 PRELOAD = ["cm2pyro.cli", "cm2pyro.api", "cm2pyro.data.check", "torchvision", "torch._dynamo", "transformers", "pyarrow.parquet", "pydicom"]
