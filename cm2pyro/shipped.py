@@ -60,11 +60,12 @@ def _make(place: Path) -> None:
 
 
 def _with_named(path: Path) -> dict[Path, str]:
-    """Relative path -> text, of a config and of all that it needs: its base, and in an experiment the files of its variants."""
+    """Relative path -> text, of a config and of all that it needs: its base, and in an experiment the files of its variants and
+    published numbers."""
     text = path.read_text(encoding="utf-8")
     found = {path.relative_to(folder()): text}
     raw = yaml.safe_load(text)
-    for name in (raw.get("base"), *raw.get("variants", {}).values()):
+    for name in (raw.get("base"), *raw.get("variants", {}).values(), raw.get("reference")):
         if isinstance(name, str):
             found |= _with_named((path.parent / name).resolve())
     return found
