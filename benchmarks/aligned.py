@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from physionet2012_folds import fold_numbers
+from physionet2012_folds import fold_of_rows
 
 from cm2pyro.config import Config
 from cm2pyro.data.manifest import read_manifest
@@ -27,8 +27,7 @@ def summaries(manifest: Path, config: Path, folds: int) -> list[dict[str, Any]]:
         per fold the modalities' (N, F) vectors, `observed` (N, M), `labels` (N,), `data` with all of it, and `train`, `test`: row numbers.
     """
     settings, read = Config.from_file(config), read_manifest(manifest)
-    fold_of = fold_numbers(read.subjects)
-    fold = np.array([fold_of[subject] for subject in read.subjects])
+    fold = fold_of_rows(read)
     found = []
     for k in range(folds):
         train = np.flatnonzero(fold != k)

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from cm2pyro.data.simulated_truth import SimulationSettings, population
-from cm2pyro.diagnostics.paired_elpd import compare
+from cm2pyro.diagnostics.paired_elpd import paired_elpd
 from cm2pyro.distributions import CopulaMixture, make_copula
 from cm2pyro.distributions.structure import MixtureStructure
 from cm2pyro.inference.select import select
@@ -43,7 +43,7 @@ def run(family: str, K: int, M: int, seed: int, mixture: bool, components: tuple
     structure = MixtureStructure(M, D, 1, scale_floor=0.02)
     names = [*FAMILIES, "mixture"] if mixture else list(FAMILIES)
     found = select(structure, z, torch.ones(N, M, dtype=torch.bool), names, components)
-    judged = compare(torch.stack([c.fit.elpd for c in found], 1).numpy(), [c.simplicity for c in found])
+    judged = paired_elpd(torch.stack([c.fit.elpd for c in found], 1).numpy(), [c.simplicity for c in found])
     chosen = found[judged.chosen]
     table = [
         {"family": c.family, "components": c.components, "simplicity": c.simplicity, "effective": round(c.fit.effective, 2)}

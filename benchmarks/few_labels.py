@@ -16,7 +16,7 @@ from pathlib import Path
 import click
 import numpy as np
 import torch
-from physionet2012_folds import fold_numbers
+from physionet2012_folds import fold_of_rows
 
 from cm2pyro import CM2
 from cm2pyro.data.dataset import Dataset
@@ -39,8 +39,7 @@ _KINDS = tuple((decoders, rows) for decoders in ("none", "normal") for rows in (
 def main(manifest: Path, config: Path, counts: tuple[int, ...], folds: int, steps: int, weight: float, overrides: tuple[str, ...]) -> None:
     torch.set_num_threads(1)
     read = read_manifest(manifest)
-    fold_of = fold_numbers(read.subjects)
-    fold = np.array([fold_of[subject] for subject in read.subjects])
+    fold = fold_of_rows(read)
     found: dict[tuple[int, str, str], list[tuple[float, float]]] = {}
     for f in range(folds):
         reader = CM2.from_config(config)

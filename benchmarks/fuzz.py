@@ -144,6 +144,30 @@ def prepare(folder: Path, run: bool) -> None:
         model.write_posterior(model.posterior_groups(folder / "manifest.csv"), folder / "run")
 
 
+def outcome_of(call: Callable[[], object], seconds: float) -> tuple[str, str]:
+    """read, refused or FAULT; and what the fault is, empty where there is none."""
+    from cm2pyro.errors import CM2Error
+
+    start = time.process_time()
+    faulthandler.dump_traceback_later(20 * seconds, exit=True)  # a loop outside Python
+    outcome, fault = "read", ""
+    try:
+        call()
+    except KeyboardInterrupt:
+        raise
+    except CM2Error as error:
+        outcome = "refused"
+        if "\n" in str(error) or len(str(error)) > 2000:
+            fault = f"a refusal of {len(str(error))} characters or of several lines: {str(error)[:200]!r}"
+    except BaseException as error:
+        where = traceback.extract_tb(error.__traceback__)
+        ours = [frame for frame in where if "cm2pyro" in frame.filename]
+        fault = f"{type(error).__name__}: {str(error)[:200]!r} at {(ours or where)[-1]}"
+    if time.process_time() - start > seconds:
+        fault = f"{time.process_time() - start:.0f} s of a processor"
+    return "FAULT" if fault else outcome, fault
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cases", type=int, default=10_000)
@@ -154,8 +178,6 @@ def main() -> None:
     parser.add_argument("--keep", type=Path, default=Path("faults"), help="where inputs that make a fault are kept")
     parser.add_argument("--seconds", type=float, default=30, help="a case that takes longer is a fault")
     arguments = parser.parse_args()
-    from cm2pyro.errors import CM2Error
-
     warnings.simplefilter("ignore")
     faulthandler.enable()
     outcomes: Counter[tuple[str, str]] = Counter()
@@ -176,28 +198,11 @@ def main() -> None:
             content = generated(rng) if rng.random() < 0.1 else mutate(contents[file], rng)
             path = folder / file
             path.write_bytes(content)
-            start, fault = time.process_time(), ""
-            faulthandler.dump_traceback_later(20 * arguments.seconds, exit=True)  # a loop outside Python
             if case % 1000 == 0:
                 print(f"case {case}, {time.monotonic() - begun:.0f} s", flush=True)
-            try:
-                call()
-                outcome = "read"
-            except CM2Error as error:
-                outcome = "refused"
-                if "\n" in str(error) or len(str(error)) > 2000:
-                    fault = f"a refusal of {len(str(error))} characters or of several lines: {str(error)[:200]!r}"
-            except BaseException as error:
-                if isinstance(error, KeyboardInterrupt):
-                    raise
-                where = traceback.extract_tb(error.__traceback__)
-                ours = [frame for frame in where if "cm2pyro" in frame.filename]
-                fault = f"{type(error).__name__}: {str(error)[:200]!r} at {(ours or where)[-1]}"
-            if time.process_time() - start > arguments.seconds:
-                fault = f"{time.process_time() - start:.0f} s of a processor"
+            outcome, fault = outcome_of(call, arguments.seconds)
             if fault:
                 faults += 1
-                outcome = "FAULT"
                 arguments.keep.mkdir(exist_ok=True)
                 (arguments.keep / f"{arguments.seed}-{case}-{Path(file).name}").write_bytes(content)
                 print(f"case {case} (--seed {arguments.seed}), {name}: {fault}", flush=True)

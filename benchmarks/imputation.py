@@ -29,7 +29,7 @@ import click
 import numpy as np
 import pandas as pd
 import torch
-from physionet2012_folds import fold_numbers
+from physionet2012_folds import divided, fold_numbers
 
 from cm2pyro import CM2
 from cm2pyro.data.dataset import Dataset
@@ -174,9 +174,7 @@ def physionet(manifest: Path, folds: int, fits: tuple[str, ...], config: Path, o
     for fold in range(folds):
         others = [subject for subject in fold_of if fold_of[subject] != fold]
         split_of = assign_splits(others, {"train": 0.8, "val": 0.2}, fold)
-        inside = read.root / f".imputation{fold}.csv"  # tables are found beside the manifest
-        read.frame.assign(split=[split_of.get(subject, "test") for subject in read.subjects]).to_csv(inside, index=False)
-        try:
+        with divided(read, [split_of.get(subject, "test") for subject in read.subjects], f"imputation{fold}") as inside:
             for missing in fits:
                 started = time.perf_counter()
                 changes = ("decoders.kind=normal", f"guide.missing={missing}", f"fit.seed={fold}", *overrides)
@@ -189,8 +187,6 @@ def physionet(manifest: Path, folds: int, fits: tuple[str, ...], config: Path, o
                 for against, (m, name) in itertools.product(("draw", "location"), enumerate(model.names)):
                     found.setdefault((missing, against, name), []).append(score(model, dataset, (m,), names, against))
                 click.echo(f"fold {fold}, {missing}: {time.perf_counter() - started:.0f} s", err=True)
-        finally:
-            inside.unlink()
     for missing, against in itertools.product(fits, ("draw", "location")):
         kinds = [key for key in found if key[:2] == (missing, against)]
         heading(f"hidden (fit with {missing}, against the {against})", found[kinds[0]][0])

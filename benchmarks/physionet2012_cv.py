@@ -13,7 +13,7 @@ import click
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from physionet2012_folds import FOLDS, fold_numbers
+from physionet2012_folds import FOLDS, divided, fold_of_rows
 
 from cm2pyro import CM2
 from cm2pyro.data.manifest import read_manifest
@@ -37,22 +37,18 @@ Matrix = NDArray[np.float64]
 def main(manifest: Path, config: Path, folds: int, seeds: int, missing: tuple[str, ...], overrides: tuple[str, ...]) -> None:
     torch.set_num_threads(1)
     read = read_manifest(manifest)
-    fold_of = fold_numbers(read.subjects)
+    fold_of = fold_of_rows(read)
     masks = ("as observed", *missing)
     single, averaged = np.zeros((len(masks), folds, seeds, len(_METRICS))), np.zeros((len(masks), folds, len(_METRICS)))
     for fold in range(folds):
-        frame = read.frame.assign(split=["test" if fold_of[subject] == fold else "train" for subject in read.subjects])
-        inside = read.root / f".fold{fold}.csv"  # tables are found beside the manifest
+        split = np.where(fold_of == fold, "test", "train")
         probabilities: list[list[Matrix]] = [[] for _ in masks]
         for seed in range(seeds):
             started = time.perf_counter()
-            frame.to_csv(inside, index=False)
-            try:
+            with divided(read, split, f"fold{fold}") as inside:
                 model = CM2.from_config(config, overrides=(*overrides, f"fit.seed={fold + _APART * seed}")).fit(inside)
                 rows = read_manifest(inside)
                 test = model.preparation.transform(rows.take(rows.rows("test")), labels=True)
-            finally:
-                inside.unlink()
             for j, mask in enumerate(masks):
                 seen = test.observed.numpy() if j == 0 else hide(test, mask, fold)
                 predicted = predict(model.programs, test.with_observed(torch.from_numpy(seen)), _DRAWS, seed).mean[:, 1]

@@ -226,7 +226,7 @@ def draw(records: list[Record], path: Path) -> None:
     """Both figures against the factors, relative to BASE, on log-log axes."""
     from matplotlib.ticker import FuncFormatter, NullFormatter
 
-    from cm2pyro.diagnostics.plots import GREY, page, plain
+    from cm2pyro.diagnostics.plots import GREY, legend_below, page, plain
 
     colors = dict(zip(VALUES, ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00"), strict=True))
     markers = dict(zip(VALUES, "os^Dv", strict=True))
@@ -254,7 +254,7 @@ def draw(records: list[Record], path: Path) -> None:
             axes.set_title(what.capitalize(), fontsize=11, loc="left")
             axes.grid(alpha=0.25, which="both")
             plain(axes)
-            panel.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=8, frameon=False)
+            legend_below(panel, axes, fontsize=8)
 
 
 if __name__ == "__main__":

@@ -231,6 +231,14 @@ class Config(Section):
         words = ((key, [part for part in key.split(".") if not part.isdigit()][-1:], value) for key, value in leaves(self.to_dict()))
         return {key: value for key, word, value in words if _NAMES.issuperset(word) and is_place(value)}
 
+    def tables(self) -> tuple[str, ...]:
+        """Tables beside the manifest that modalities are read from."""
+        return tuple(dict.fromkeys(m.table for m in self.modalities.values() if m.table is not None))
+
+    def file_columns(self) -> tuple[str, ...]:
+        """Columns of the manifest whose cells may name a file."""
+        return tuple(m.column or name for name, m in self.modalities.items() if m.table is None and m.columns is None)
+
     def to_file(self, path: str | Path) -> None:
         """Write the resolved config, defaults included, atomically."""
         write_yaml(path, self.to_dict())

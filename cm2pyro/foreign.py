@@ -6,9 +6,10 @@ import inspect
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from importlib.metadata import packages_distributions, version
 from types import ModuleType
 from typing import Any
 
@@ -63,6 +64,13 @@ def _takes(entry: type, positional: tuple[str, ...]) -> bool:
     except (TypeError, ValueError):
         return False
     return True
+
+
+def versions_of(places: Iterable[str]) -> dict[str, str]:
+    """Top-level module -> version of the distribution that it belongs to, "unknown" where it belongs to none; of a namespace all."""
+    tops = {place.partition(":")[0].partition(".")[0] for place in places}
+    owners = packages_distributions() if tops else {}
+    return {top: ", ".join(version(name) for name in sorted(set(owners.get(top, ())))) or "unknown" for top in sorted(tops)}
 
 
 def module_of(place: str, where: str) -> ModuleType:

@@ -1,9 +1,11 @@
 """Classes of a package outside this one, named in a config or registered by a program."""
 
 import copy
+import json
 import shutil
 import sys
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 
 import pandas as pd
@@ -16,7 +18,7 @@ from cm2pyro.config import Config
 from cm2pyro.distributions import FAMILIES, make_copula
 from cm2pyro.encoders import ENCODERS
 from cm2pyro.errors import FOREIGN, CheckpointError, ConfigError
-from cm2pyro.foreign import is_place
+from cm2pyro.foreign import is_place, versions_of
 from cm2pyro.models import DECODERS
 from cm2pyro.models.priors import PRIORS
 from cm2pyro.registry import Registry
@@ -54,6 +56,13 @@ def here(made: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The same, the current folder."""
     monkeypatch.chdir(made)
     return made
+
+
+def test_the_run_records_their_versions(made: Path) -> None:
+    assert json.loads((made / "run" / "env.json").read_text())["packages"] == {NAME: "unknown"}
+    found = versions_of(["torch.nn:Linear", "torch:Tensor", "google.nowhere:A", f"{NAME}.encoders:Wide"])
+    assert found["torch"] == version("torch")
+    assert set(found) == {"torch", "google", NAME}
 
 
 def changed(key: str, value: object) -> dict:

@@ -5,7 +5,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self, TypeAlias
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from cm2pyro.config import Config
 from cm2pyro.config_file import apply_override
@@ -128,7 +130,29 @@ class Base:
         self.say(f"{len(rows)} rows with split '{split}' of {manifest.name}")
         return manifest.take(rows)
 
-    def _say_notes(self) -> None:
+    def _dataset(self, manifest: Manifest, labels: bool | None = None) -> Dataset:
+        """The rows as the fit prepared its own. labels: whether they are read; None: if their columns are there."""
+        if labels is None:
+            labels = all(column in manifest.frame for column in self.config.task.columns)
+        dataset = self.preparation.transform(manifest, labels=labels)
+        self._say_remarks()
+        return dataset
+
+    def _splits(self, manifest: Manifest) -> NDArray[np.str_]:
+        """(N,) the split of every row, "" where the manifest does not say."""
+        splits = manifest.frame["split"].to_numpy(dtype=str) if "split" in manifest.frame else np.full(len(manifest), "")
+        # What a fit held out of the split `train` stopped it, as rows of `val` do.
+        return np.where(np.isin(manifest.ids, self.holdout.get("samples", [])), "val", splits)
+
+    def _say_unlabelled(self, unlabelled: int, total: int, name: str) -> None:
+        """Raises DataError where no row has a label."""
+        if unlabelled == total:
+            columns = "', '".join(self.config.task.columns)
+            raise DataError(f"{name}: none of the {total} rows has a label in '{columns}'; evaluate needs some")
+        if unlabelled:
+            self.say(f"{unlabelled} rows without a label are left out")
+
+    def _say_remarks(self) -> None:
         for remark in self.preparation.remarks:
             self.say(remark)
         self.preparation.remarks.clear()

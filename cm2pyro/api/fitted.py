@@ -1,4 +1,4 @@
-"""Fitting, saving and loading."""
+"""Fitting."""
 
 import copy
 from collections.abc import Sequence
@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-import pyro
 import torch
 
 from cm2pyro import logs
-from cm2pyro.api.base import Say, Source, silent
+from cm2pyro.api.base import Source
+from cm2pyro.api.stored import Stored
 from cm2pyro.api.streamed import Streamed
 from cm2pyro.config import Config
 from cm2pyro.data.dataset import Dataset
@@ -20,28 +20,24 @@ from cm2pyro.data.manifest import Manifest, read_manifest
 from cm2pyro.data.missingness import hide_for_fit, mask_table
 from cm2pyro.data.shards.index import is_shards
 from cm2pyro.data.splits import training_rows
-from cm2pyro.diagnostics import summary, typicality
-from cm2pyro.encoders import Modules, Restored, check_weights
+from cm2pyro.diagnostics import typicality
+from cm2pyro.encoders import check_weights
 from cm2pyro.errors import CheckpointError, ConfigError, DataError
 from cm2pyro.inference import checkpoint, distributed, run
-from cm2pyro.inference.chains import draw_chains, read_chains, write_chains
+from cm2pyro.inference.chains import draw_chains
 from cm2pyro.inference.device import check_compiler, compile_encoders, compiling, deterministic, pick_device
 from cm2pyro.inference.ensemble import member_configs, member_folder
 from cm2pyro.inference.fit import Report, Rows, Trainer
 from cm2pyro.inference.interrupt import Stop, signals
 from cm2pyro.inference.monitor import pairwise_tau
 from cm2pyro.inference.program import Program
-from cm2pyro.inference.recalibration import NONE, Recalibration, check_rows
-from cm2pyro.models import Given
-from cm2pyro.registry import UnknownNameError, one_line
+from cm2pyro.inference.recalibration import NONE, check_rows
 from cm2pyro.trackers.base import Tracker
 from cm2pyro.trackers.tracking import Tracking
 
-_UNKNOWN = "a name that a program has registered is known to programs which do the same (register_encoder, …) before they load the run"
 
-
-class Fitted(Streamed):
-    """A model that can be fitted, saved and loaded. See `CM2`."""
+class Fitted(Streamed, Stored):
+    """A model that can be fitted. See `CM2`."""
 
     def fit(
         self,
@@ -138,11 +134,7 @@ class Fitted(Streamed):
                     compile_encoders(self._programs[i].guide.encoders())
                 trainer = Trainer(config, self._programs[i], train_set, val_set, place, stop)
                 if resume and place is not None and distributed.from_first(partial(checkpoint.begun, place)):
-                    damaged = trainer.resume()
-                    if damaged is not None:
-                        self.say(f"warning: {damaged}; it goes on from the one before")
-                    after = f", batch {trainer.progress.batch}" if trainer.progress.batch else ""
-                    self.say(f"resuming after epoch {trainer.progress.epoch}{after}")
+                    self._resume(trainer)
                 else:
                     trainer.start()
                 trainer.run(tracking.member(trainer.records, report))
@@ -150,15 +142,26 @@ class Fitted(Streamed):
                     self.history, self.snapshots = trainer.records, trainer.snapshots
                 if isinstance(train_set, Dataset) and config.guide.globals == "nuts":
                     self._sample(self._programs[i], config, train_set, place)
-            if self.config.prior.copula.update == "ifm":
-                found = ", ".join(f"{pair} {tau:.3f}" for pair, tau in pairwise_tau(self.mixture(), self.names).items())
-                self.say(f"second step: Kendall's tau {found}")
-            self.reference = typicality.Reference.of(self.program, val_set if len(val_set) else train_set.pilot)
-            if self.config.fit.recalibration != NONE:
-                self._recalibrate(val_set, self.config.fit.recalibration)
-            if folder is not None and distributed.first():
-                self._write_results(folder)
+            self._finish(train_set, val_set, folder)
         logs.event("end", members=len(self._programs), epochs=len(self.history))
+
+    def _resume(self, trainer: Trainer) -> None:
+        damaged = trainer.resume()
+        if damaged is not None:
+            self.say(f"warning: {damaged}; it goes on from the one before")
+        after = f", batch {trainer.progress.batch}" if trainer.progress.batch else ""
+        self.say(f"resuming after epoch {trainer.progress.epoch}{after}")
+
+    def _finish(self, train: Rows, val: Dataset, folder: Path | None) -> None:
+        """What is computed from the final weights."""
+        if self.config.prior.copula.update == "ifm":
+            found = ", ".join(f"{pair} {tau:.3f}" for pair, tau in pairwise_tau(self.mixture(), self.names).items())
+            self.say(f"second step: Kendall's tau {found}")
+        self.reference = typicality.Reference.of(self.program, val if len(val) else train.pilot)
+        if self.config.fit.recalibration != NONE:
+            self._recalibrate(val, self.config.fit.recalibration)
+        if folder is not None and distributed.first():
+            self._write_results(folder)
 
     def _make_room(self, folder: Path, members: int, device: torch.device, resume: bool, overwrite: bool) -> None:
         """Write what is known before the first epoch, or put the folder in order for a fit that goes on."""
@@ -192,13 +195,6 @@ class Fitted(Streamed):
             remedy = "try nuts.target_accept nearer to 1, or tighter priors"
             self.say(f"warning: {divergent} of {made.draws} transitions of NUTS diverged; {remedy}")
 
-    def _write_results(self, folder: Path) -> None:
-        if self.reference is not None:
-            self.reference.write(folder)
-        if self.recalibration is not None:
-            self.recalibration.write(folder)
-        summary.write(folder, self.mixture(), self.preparation)
-
     def _hidden(self, dataset: Dataset, train: int) -> Dataset:
         """The rows of a fit, the training rows first, under `missingness.mask`."""
         mechanism, self.mask = self.config.missingness.mask, None
@@ -208,22 +204,6 @@ class Fitted(Streamed):
         self.mask = mask_table(dataset, dataset.observed.numpy())
         self.say(line)
         return dataset
-
-    def _new_program(self, config: Config, encoders: Modules, device: torch.device, restored: Restored | None = None) -> Program:
-        pyro.set_rng_seed(config.fit.seed)  # of torch, and of numpy and Python for encoders from outside
-        shapes = {name: kind.shapes() for name, kind in self.preparation.kinds.items()}
-        try:
-            with device:  # priors are made where the fit runs
-                return Program(config, shapes, len(self.classes), encoders, restored, self.priors).to(device)
-        except (MemoryError, RuntimeError) as error:
-            if not isinstance(error, MemoryError) and "alloc" not in str(error) and "torage size" not in str(error):
-                raise
-            raise ConfigError(
-                f"the model does not fit into memory ({one_line(error, 120)}); lower latent.dim, prior.components or sizes of encoders"
-            ) from error
-
-    def _state(self) -> dict[str, Any]:
-        return self.preparation.state() | {"encoders": sorted(self.encoders), "priors": sorted(self.priors)}
 
     def _split(self, manifest: Manifest, held: set[str]) -> tuple[list[int], list[int]]:
         train, val, held_out = training_rows(manifest, self.config.fit.seed, self.config.fit.validation, held, self.config.task.columns)
@@ -248,7 +228,7 @@ class Fitted(Streamed):
         if with_label < len(val):
             stop = f"only these {with_label} stop the fit" if with_label else "every epoch is run"
             self.say(f"{with_label} of {len(val)} validation rows have a label: {stop}")
-        self._say_notes()
+        self._say_remarks()
         for name, encoder in zip(self.names, self.program.guide.encoders(), strict=True):
             for line in encoder.remarks:
                 self.say(f"modality {name}: encoder {line}")
@@ -256,88 +236,3 @@ class Fitted(Streamed):
             self.say(
                 "the selection model is identified by its assumption alone: no data can tell whether missingness depends on latents so"
             )
-
-    def save(self, out: str | Path, overwrite: bool = False) -> None:
-        """Write a fit that was kept in memory as a run folder."""
-        folder, programs = Path(out), self.programs
-        run.check_folder(folder, resume=False, overwrite=overwrite)
-        with run.locked(folder):
-            run.clear(folder, overwrite)
-            run.write_setup(
-                folder, self.config, self._state(), self.holdout, str(next(programs[0].parameters()).device), self.preparation.tokenizers()
-            )
-            run.write_mask(folder, self.mask)
-            for i, program in enumerate(programs):
-                header = {"epoch": len(self.history), "settled": program.settled, "architectures": program.architectures()}
-                checkpoint.write(checkpoint.best(member_folder(folder, i)), program.state_dict(), header)
-                if program.chains is not None:
-                    write_chains(member_folder(folder, i), program.chains, checkpoint.digest(program.state_dict()))
-            run.write_history(folder, self.history)
-            self.snapshots.write(folder)
-            self._write_results(folder)
-
-    @classmethod
-    def load(
-        cls,
-        path: str | Path,
-        device: str = "cpu",
-        say: Say = silent,
-        encoders: Modules | None = None,
-        priors: Given | None = None,
-        trust_code: bool = False,
-    ) -> Self:
-        """Read a run folder. Raises CheckpointError if it is none or incomplete.
-
-        Args:
-            encoders: the modules that the fit was given from Python, if any; their weights come from the run.
-            priors: those that it was given from Python, if any.
-            trust_code: import classes of other packages that the run's config names (`package.module:Class`); else it is refused.
-        """
-        folder = Path(path)
-        config, state = run.read_config(folder, trust_code), run.read_json(folder / run.PREPROCESSING)
-        absent = sorted(set(state.get("encoders", [])) - set(encoders or {}))
-        if absent:
-            raise CheckpointError(
-                f"{folder}: modality {absent[0]} was fitted with a module given from Python; pass encoders={{'{absent[0]}': module}}"
-            )
-        absent = sorted(set(state.get("priors", [])) - set(priors or {}))
-        if absent:
-            raise CheckpointError(f"{folder}: site {absent[0]} had a prior given from Python; pass priors={{'{absent[0]}': distribution}}")
-        try:
-            loaded = cls(config, say, encoders, priors)
-        except ConfigError as error:
-            remedy = f"; {_UNKNOWN}" if isinstance(error, UnknownNameError) else ""
-            raise CheckpointError(f"{folder / run.CONFIG}: {error}{remedy}") from error
-        try:
-            loaded.preparation.load(state)
-        except CheckpointError as error:
-            raise CheckpointError(f"{folder}/{error}") from error
-        chosen = pick_device(device)
-        for i, member in enumerate(member_configs(config)):
-            path = checkpoint.best(member_folder(folder, i))
-            if i and not path.is_file():
-                say(f"{folder}: holds {i} of {config.fit.ensemble} members, the fit was cut; their mean is used; fit --resume goes on")
-                break
-            tensors, header = checkpoint.read(path)
-            architectures = header.get("architectures", {})
-            if not isinstance(architectures, dict) or not all(isinstance(made, dict) for made in architectures.values()):
-                raise CheckpointError(f"{path}: its architectures are not by modality; fit again with --overwrite")
-            try:
-                program = loaded._new_program(member, copy.deepcopy(loaded.encoders) if i else loaded.encoders, chosen, architectures)
-            except ConfigError as error:
-                raise CheckpointError(f"{folder}: {error}") from error
-            if header.get("settled"):  # else the fit was cut before
-                program.settle()
-            checkpoint.load_module(program, tensors, path)
-            program.chains = read_chains(member_folder(folder, i), checkpoint.digest(tensors))
-            if program.chains is None and config.guide.globals == "nuts":
-                say(f"{folder}: holds no draws of the global sites, the fit was cut; points are used; fit --resume goes on")
-            program.margins_only = bool(header.get("apart", False))  # a fit that was cut before its second step
-            loaded._programs.append(program.eval())
-        loaded.history = run.read_history(folder)
-        loaded.snapshots.read(folder)
-        loaded.reference = typicality.Reference.read(folder, len(loaded.names), config.latent.dim)
-        loaded.recalibration = Recalibration.read(folder)
-        loaded.holdout = run.read_holdout(folder)
-        loaded.mask = run.read_mask(folder)
-        return loaded

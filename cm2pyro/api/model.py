@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import torch
 import xarray as xr
@@ -19,7 +18,7 @@ from cm2pyro.data.missingness import Mechanism, hide, mask_table
 from cm2pyro.data.shards.index import is_shards
 from cm2pyro.data.subgroups import group_rows, read_column
 from cm2pyro.diagnostics.challenge import check_challenge
-from cm2pyro.diagnostics.evaluation import Evaluation
+from cm2pyro.diagnostics.evaluation import Evaluation, Measures
 from cm2pyro.diagnostics.family_choice import FamilyChoice
 from cm2pyro.diagnostics.latents import to_xarray
 from cm2pyro.diagnostics.report import material
@@ -80,9 +79,7 @@ class CM2(Posterior, PriorChecks):
     def _unlabelled(self, data: Source, draws: int, split: str | None) -> Dataset:
         if draws < 1:
             raise ConfigError(f"draws: found {draws}, expected 1 or more")
-        dataset = self.preparation.transform(self._rows(read_manifest(data), split), labels=False)
-        self._say_notes()
-        return dataset
+        return self._dataset(self._rows(read_manifest(data), split), labels=False)
 
     def evaluate(
         self,
@@ -114,9 +111,10 @@ class CM2(Posterior, PriorChecks):
             rows: of shards at most so many are evaluated, a random sample of subjects; `delta`, `masks`, mar and mnar need a manifest.
         """
         seed = self.program.config.fit.seed
-        event_threshold = None if self.recalibration is None else self.recalibration.threshold
+        chosen = None if self.recalibration is None else self.recalibration.threshold
         if challenge is not None:
-            check_challenge(challenge, self.config.task.type, event_threshold)
+            check_challenge(challenge, self.config.task.type, chosen)
+        asked = Measures(bootstrap, seed, patterns, challenge, chosen)
         if delta:
             check_delta(delta, threshold, bootstrap, self.config.task.type)
         for mechanism in missing:  # refused before anything is read
@@ -127,21 +125,15 @@ class CM2(Posterior, PriorChecks):
                     raise ConfigError(
                         f"{key}: needs all rows in memory, and the data are shards; give the manifest itself, or leave it out"
                     )
-            asked = (bootstrap, seed, patterns, challenge, event_threshold)
             return self._evaluate_shards(data, split, missing, draws, by, seed if mask_seed is None else mask_seed, rows, asked)
         manifest = read_manifest(data)
         if split is None and manifest.rows("test"):
             split = "test"
         manifest = self._rows(manifest, split)
         cells = {column: read_column(manifest, self.preparation.kinds, column) for column in by}
-        dataset = self.preparation.transform(manifest, labels=True)
-        self._say_notes()
+        dataset = self._dataset(manifest, labels=True)
         labelled = dataset.labelled.nonzero()[:, 0].tolist()
-        if not labelled:
-            columns = "', '".join(self.config.task.columns)
-            raise DataError(f"{manifest.name}: none of the {len(dataset)} rows has a label in '{columns}'; evaluate needs some")
-        if len(labelled) < len(dataset):
-            self.say(f"{len(dataset) - len(labelled)} rows without a label are left out")
+        self._say_unlabelled(len(dataset) - len(labelled), len(dataset), manifest.name)
         dataset = dataset.take(labelled)
         hidden = {mechanism: hide(dataset, mechanism, seed if mask_seed is None else mask_seed) for mechanism in missing}
         if masks is not None and distributed.first():
@@ -149,14 +141,13 @@ class CM2(Posterior, PriorChecks):
             write_text(masks, pd.concat([mask_table(dataset, mask, name) for name, mask in every.items()]).to_csv(index=False))
         result = self._evaluation(dataset, draws)
         groups = {column: group_rows(column_cells.iloc[labelled], column) for column, column_cells in cells.items()}
-        wanted = (bootstrap, seed, patterns, groups, challenge, event_threshold)
-        result.metrics = result.measure(*wanted)
+        result.metrics = result.measure(asked, groups)
         if delta:
             result.sensitivity = self._sensitivity(result, delta, threshold, bootstrap, draws)
             result.metrics["delta"] = result.sensitivity.metrics
         for mechanism, mask in hidden.items():
             masked = dataset.with_observed(torch.from_numpy(mask))
-            result.metrics.setdefault("missing", {})[mechanism] = self._evaluation(masked, draws).measure(*wanted)
+            result.metrics.setdefault("missing", {})[mechanism] = self._evaluation(masked, draws).measure(asked, groups)
         return result
 
     def _sensitivity(self, plain: Evaluation, delta: Sequence[float], threshold: float | None, bootstrap: int, draws: int) -> Sensitivity:
@@ -182,17 +173,13 @@ class CM2(Posterior, PriorChecks):
         manifest = self._rows(read_manifest(data), split)
         if not len(manifest):
             raise DataError(f"{manifest.name}: has no rows; a report needs some")
-        dataset = self.preparation.transform(manifest, labels=all(column in manifest.frame for column in self.config.task.columns))
-        self._say_notes()
+        dataset = self._dataset(manifest)
         labelled = dataset.labelled.nonzero()[:, 0].numpy()
         evaluation = self._evaluation(dataset.take(labelled.tolist()), draws) if len(labelled) else None
-        splits = manifest.frame["split"].to_numpy(dtype=str) if "split" in manifest.frame else np.full(len(manifest), "")
-        # What a fit held out of the split `train` stopped it, as rows of `val` do.
-        splits = np.where(np.isin(manifest.ids, self.holdout.get("samples", [])), "val", splits)
         complete = self.reference is not None and len(programs) == self.config.fit.ensemble
         source = material.Source(run, Path(manifest.name).name, len(programs), complete, versions())
         gathered = material.gather(
-            source, programs[0], dataset, splits, self.history, self.snapshots.values, self.classes, evaluation, labelled
+            source, programs[0], dataset, self._splits(manifest), self.history, self.snapshots.values, self.classes, evaluation, labelled
         )
         return build(gathered, further)
 
@@ -208,16 +195,13 @@ class CM2(Posterior, PriorChecks):
             raise ConfigError("recalibrate: maps probabilities, and the task of this run is regression; expected another task")
         manifest = read_manifest(data)
         manifest = self._stopping(manifest) if split is None else self._rows(manifest, split)
-        dataset = self.preparation.transform(manifest, labels=True)
-        self._say_notes()
-        return self._recalibrate(dataset, method, draws)
+        return self._recalibrate(self._dataset(manifest, labels=True), method, draws)
 
     def validate(self, data: Source, bootstrap: int = 0, draws: int = 100) -> Evaluation:
         """`evaluate` on the rows of `data` that stopped the fit, split `val` or those that it held out, under its `missingness.mask`."""
         if is_shards(data):
             return self.evaluate(data, "val", bootstrap=bootstrap, draws=draws)
-        dataset = self.preparation.transform(self._stopping(read_manifest(data)), labels=True)
-        self._say_notes()
+        dataset = self._dataset(self._stopping(read_manifest(data)), labels=True)
         if self.mask is not None:
             kept = self.mask.set_index("sample_id").loc[list(dataset.ids), list(self.names)].to_numpy(dtype=bool)
             dataset = dataset.with_observed(dataset.observed & torch.tensor(kept))
@@ -225,7 +209,7 @@ class CM2(Posterior, PriorChecks):
         if not labelled:
             raise DataError(f"{len(dataset)} validation rows have no label; expected some to be judged by; label them")
         result = self._evaluation(dataset.take(labelled), draws)
-        result.metrics = result.measure(bootstrap, self.config.fit.seed, False)
+        result.metrics = result.measure(Measures(bootstrap, self.config.fit.seed))
         return result
 
     def _stopping(self, manifest: Manifest) -> Manifest:
@@ -246,9 +230,7 @@ class CM2(Posterior, PriorChecks):
             data: a manifest. families: two or more names. prior: family -> weight, equal if not given.
             split: only these rows; None for every row.
         """
-        manifest = self._rows(read_manifest(data), split)
-        dataset = self.preparation.transform(manifest, labels=False)
-        self._say_notes()
+        dataset = self._dataset(self._rows(read_manifest(data), split), labels=False)
         z = latents(self.program, dataset, seed=self.config.fit.seed)
         fit = self.config.fit
         return family_posterior(
@@ -287,9 +269,7 @@ class CM2(Posterior, PriorChecks):
         for key in ("modalities", "latent"):
             if getattr(config, key) != getattr(self.config, key):
                 raise ConfigError(f"{key}: the config differs from the run, whose latents are used; expected the same; give one of the two")
-        manifest = self._rows(read_manifest(data), split)
-        dataset = self.preparation.transform(manifest, labels=False)
-        self._say_notes()
+        dataset = self._dataset(self._rows(read_manifest(data), split), labels=False)
         z = latents(self.program, dataset, seed=config.fit.seed)
         subjects = torch.from_numpy(subject_codes(dataset.subjects, len(dataset)))
         fit = config.fit

@@ -33,8 +33,7 @@ class Posterior(Fitted):
         for name, value in (("draws", draws), ("completions", completions)):
             if value < 1:
                 raise ConfigError(f"{name}: found {value}, expected 1 or more")
-        manifest = self._rows(read_manifest(data), split)
-        rows = self._known(manifest)
+        rows = self._known(self._rows(read_manifest(data), split))
         fit = self.config.fit
         attributes: dict[str, Any] = {"seed": fit.seed, "beta": fit.beta, "completions": completions, **run.versions()}
         attributes["tempered"] = str(self._tempered())
@@ -51,12 +50,12 @@ class Posterior(Fitted):
 
         program, k = self.program, None
         if program.random and program.chains is None:
-            manifest = read_manifest(data)
-            dataset = self._known(manifest)
-            rows = np.flatnonzero(dataset.trained).tolist()
+            known = self._known(read_manifest(data))
+            trained = np.flatnonzero(known.trained).tolist()
             eligible = self.config.guide.missing == "conditional" and self.config.prior.coupling == "shared"
-            if rows and eligible and program.model.missingness is None:
-                k = khat(program.global_guides, frozen_potential(program, dataset.dataset.take(rows), self.config.fit.seed), _KHAT_DRAWS)
+            if trained and eligible and program.model.missingness is None:
+                potential = frozen_potential(program, known.dataset.take(trained), self.config.fit.seed)
+                k = khat(program.global_guides, potential, _KHAT_DRAWS)
         if program.chains is None:
             return section(groups, k, None, self._tempered())
         return section(groups, None, program.chains.divergences, self._tempered(), whole_posterior(program))
@@ -68,14 +67,8 @@ class Posterior(Fitted):
         return path
 
     def _known(self, manifest: Manifest) -> Rows:
-        has = all(column in manifest.frame for column in self.config.task.columns)
-        dataset = self.preparation.transform(manifest, labels=has)
-        self._say_notes()
-        splits = manifest.frame["split"].to_numpy(dtype=str) if "split" in manifest.frame else np.full(len(manifest), "")
-        # What a fit held out of the split `train` stopped it, as rows of `val` do.
-        splits = np.where(np.isin(manifest.ids, self.holdout.get("samples", [])), "val", splits)
-        trained = splits == "train"
-        return Rows(dataset, splits, trained, self.classes, self.preparation.scaling)
+        splits = self._splits(manifest)
+        return Rows(self._dataset(manifest), splits, splits == "train", self.classes, self.preparation.scaling)
 
     def _tempered(self) -> bool:
         learned = any(not encoder.given for encoder in self.program.guide.encoders())

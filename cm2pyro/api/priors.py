@@ -189,9 +189,7 @@ class PriorChecks(Fitted):
         held = set(self.holdout.get("samples", []))
         train = self._rows(manifest, "train" if "split" in manifest.frame else None)
         train = train.take([i for i, name in enumerate(train.ids) if name not in held])
-        labels = all(column in manifest.frame for column in self.config.task.columns)
-        dataset = self.preparation.transform(train, labels=labels)
-        self._say_notes()
+        dataset = self._dataset(train)
         if self.mask is None:
             return dataset
         rows = {name: i for i, name in enumerate(self.mask["sample_id"])}

@@ -18,7 +18,7 @@ from cm2pyro.data.shards.dataset import Part, Remarks, StreamedDataset, chosen
 from cm2pyro.data.shards.index import Shards
 from cm2pyro.data.shards.learn import learn, training_parts
 from cm2pyro.data.subgroups import group_rows, read_column
-from cm2pyro.diagnostics.evaluation import Evaluation
+from cm2pyro.diagnostics.evaluation import Evaluation, Measures
 from cm2pyro.errors import ConfigError, DataError
 from cm2pyro.files import atomic
 from cm2pyro.inference import distributed
@@ -132,13 +132,9 @@ class Streamed(Base):
         by: tuple[str, ...],
         mask_seed: int,
         rows: int,
-        asked: tuple[Any, ...],
+        asked: Measures,
     ) -> Evaluation:
-        """`evaluate` on at most `rows` rows (a random sample of subjects); labels, predictions and masks alone are held.
-
-        Args:
-            asked: bootstrap, seed, patterns, challenge, threshold.
-        """
+        """`evaluate` on at most `rows` rows (a random sample of subjects); labels, predictions and masks alone are held."""
         mechanisms = {text: Mechanism.parse(text, self.names) for text in missing}
         for text, mechanism in mechanisms.items():
             if mechanism.kind not in _INDEPENDENT:
@@ -173,16 +169,11 @@ class Streamed(Base):
         total = sum(map(len, parts))
         if total < len(stream):
             self.say(f"a random sample of subjects, {total:,} of {len(stream):,} rows, is evaluated; --rows sets how many")
-        if unlabelled == total:
-            named = "', '".join(self.config.task.columns)
-            raise DataError(f"{stream.source.name}: none of the {total} rows has a label in '{named}'; evaluate needs some")
-        if unlabelled:
-            self.say(f"{unlabelled} rows without a label are left out")
+        self._say_unlabelled(unlabelled, total, stream.source.name)
         groups = {column: group_rows(pd.concat(series, ignore_index=True), column) for column, series in cells.items()}
-        bootstrap, seed, patterns, challenge, threshold = asked
         evaluations = {text: held.evaluation(self) for text, held in gathered.items()}
         for evaluation in evaluations.values():
-            evaluation.metrics = evaluation.measure(bootstrap, seed, patterns, groups, challenge, threshold)
+            evaluation.metrics = evaluation.measure(asked, groups)
         result = evaluations.pop("")
         if evaluations:
             result.metrics["missing"] = {text: evaluation.metrics for text, evaluation in evaluations.items()}

@@ -45,10 +45,6 @@ class _Commands(click.Group):
         return command
 
 
-# Of commands that load a run.
-trusting = click.option("--trust-code", is_flag=True, help="Import classes of other packages that RUN names; they are code, which runs.")
-
-
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]}, epilog="Add --debug to any command for a traceback.")
 @click.version_option(package_name="cm2pyro", prog_name="cm2pyro")
 def cm2pyro() -> None:

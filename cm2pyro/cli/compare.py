@@ -14,6 +14,7 @@ def compare(runs: tuple[str, ...], out: str | None) -> None:
     Reads RUN/posterior.nc, which 'cm2pyro diagnose RUN --data MANIFEST' writes. Latents are not compared: every run has a latent space of
     its own, and rescaling one changes its density; 'cm2pyro select' compares families on the latents of one fit.
     """
+    from cm2pyro.cli.outputs import check_table
     from cm2pyro.diagnostics.comparison import compare as compare_scores
     from cm2pyro.diagnostics.comparison import read_scores
     from cm2pyro.errors import ConfigError
@@ -22,6 +23,7 @@ def compare(runs: tuple[str, ...], out: str | None) -> None:
 
     if len({str(Path(run).resolve()) for run in runs}) < len(runs):
         raise ConfigError("compare: a run is named twice; name different ones")
+    check_table(runs, out)
     found = compare_scores({run: read_scores(Path(run) / POSTERIOR) for run in runs})
     click.echo(found.table.to_string(index=False, float_format="%.3f"))
     for note in found.notes:

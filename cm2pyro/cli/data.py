@@ -60,10 +60,9 @@ def shard(manifest: str, out: str, config: str | None, tables: tuple[str, ...], 
     packed, pictures = None, False
     if config is not None:
         checked, _ = _checked(config)
-        modalities = checked.modalities
-        tables = tuple(dict.fromkeys([*tables, *(m.table for m in modalities.values() if m.table is not None)]))
-        packed = [m.column or name for name, m in modalities.items() if m.table is None and m.columns is None]
-        pictures = any(m.kind == "image" for m in modalities.values())
+        tables = tuple(dict.fromkeys([*tables, *checked.tables()]))
+        packed = checked.file_columns()
+        pictures = any(m.kind == "image" for m in checked.modalities.values())
     rows = rows_per_shard or (512 if pictures else 2048)
     index = write_shards(manifest, out, tables, packed, rows, overwrite, say)
     say(f"{index.rows} rows of {manifest} in {len(index.shards)} shards written to {out}")

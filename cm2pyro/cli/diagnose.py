@@ -4,16 +4,16 @@ from pathlib import Path
 
 import click
 
-from cm2pyro.cli import say, trusting
+from cm2pyro.cli import options, say
 
 
 @click.command(short_help="Write the report of a fit, and its posterior.")
 @click.argument("run", type=click.Path())
 @click.option("--data", required=True, type=click.Path(), help="The manifest; labels and whole modalities may be absent.")
-@click.option("--split", type=click.Choice(["train", "val", "test"]), help="Only these rows; by default every row.")
+@options.split
 @click.option("--draws", type=click.IntRange(min=1), default=100, show_default=True, help="Draws of the latents for the predictions.")
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
-@trusting
+@options.device
+@options.trust_code
 def diagnose(run: str, data: str, split: str | None, draws: int, device: str, trust_code: bool) -> None:
     """Write RUN/report.html, what the fit has learned, what looks wrong and what the data say to it, and RUN/posterior.nc for ArviZ."""
     from cm2pyro.api import CM2

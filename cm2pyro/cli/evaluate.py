@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from cm2pyro.cli import say, trusting
+from cm2pyro.cli import options, say
 
 
 @click.command(short_help="Metrics of a fit, with 95% bootstrap intervals.")
@@ -24,7 +24,7 @@ from cm2pyro.cli import say, trusting
 @click.option("--mask-seed", type=click.IntRange(min=0), help="Seed of what --missing hides; by default the run's seed.")
 @click.option("--masks", type=click.Path(), help="A CSV file of what --missing leaves of each sample.")
 @click.option("--bootstrap", type=click.IntRange(min=0), default=1000, show_default=True, help="Resamples of subjects; 0 for none.")
-@click.option("--draws", type=click.IntRange(min=1), default=100, show_default=True, help="Draws of the latents.")
+@options.draws
 @click.option("--patterns", is_flag=True, help="Also per missingness pattern, in --out.")
 @click.option("--by", multiple=True, metavar="COLUMN", help="Also per group of a manifest column or MODALITY.COLUMN; may be repeated.")
 @click.option("--challenge", metavar="NAME", help="Also the scores of a public challenge: physionet2012.")
@@ -38,8 +38,8 @@ from cm2pyro.cli import say, trusting
 @click.option("--delta-figure", type=click.Path(), help="With --delta: a picture (.png, .pdf, .svg) of risk and decisions against delta.")
 @click.option("--tipping", type=click.Path(), help="With --delta: a CSV of each incomplete row's own tipping point.")
 @click.option("--rows", type=click.IntRange(min=1), default=100_000, show_default=True, help="Of shards at most so many, a random sample.")
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
-@trusting
+@options.device
+@options.trust_code
 def evaluate(
     run: str,
     data: str,
@@ -93,14 +93,9 @@ def evaluate(
     if not distributed.first():
         return
     write_text(out, json.dumps(result.metrics, indent=2) + "\n")
-    click.echo(_line("as observed", result.metrics))
+    _show(result.metrics)
     for remark in result.remarks():
         click.echo(f"warning: {remark}")
-    for mechanism, values in result.metrics.get("missing", {}).items():
-        click.echo(_line(mechanism, values))
-    for column, groups in result.metrics.get("by", {}).items():
-        for group, values in groups.items():
-            click.echo(_line(f"{column} {group}", values))
     if result.sensitivity is not None:
         for line in result.sensitivity.lines():
             click.echo(line)
@@ -135,6 +130,15 @@ _SHOWN = (
     "coverage",
     "log_score",
 )
+
+
+def _show(metrics: dict[str, Any]) -> None:
+    click.echo(_line("as observed", metrics))
+    for mechanism, values in metrics.get("missing", {}).items():
+        click.echo(_line(mechanism, values))
+    for column, groups in metrics.get("by", {}).items():
+        for group, values in groups.items():
+            click.echo(_line(f"{column} {group}", values))
 
 
 def _line(what: str, values: dict[str, Any]) -> str:

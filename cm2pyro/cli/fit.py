@@ -6,15 +6,15 @@ from typing import Any
 
 import click
 
-from cm2pyro.cli import say
+from cm2pyro.cli import options, say
 
 
 @click.command()
 @click.argument("config", type=click.Path())
 @click.option("--data", required=True, type=click.Path(), help="The manifest (CSV or Parquet), or a folder of shards.")
 @click.option("--out", required=True, type=click.Path(), help="The run folder to write.")
-@click.option("--set", "overrides", multiple=True, metavar="A.B=C", help="Override a key of the config; may be repeated.")
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+@options.set_
+@options.device
 @click.option("--seed", type=int, help="Overrides fit.seed.")
 @click.option(
     "--threads", type=click.IntRange(1, 1024), help="CPU threads of torch; by default one where all encoders are small, else all."

@@ -4,17 +4,17 @@ from pathlib import Path
 
 import click
 
-from cm2pyro.cli import say, trusting
+from cm2pyro.cli import options, say
 
 
 @click.command(short_help="Draw the latents of missing modalities.")
 @click.argument("run", type=click.Path())
 @click.option("--data", required=True, type=click.Path(), help="The manifest; labels and whole modalities may be absent.")
 @click.option("--out", required=True, type=click.Path(), help="The netCDF file to write.")
-@click.option("--draws", type=click.IntRange(min=1), default=100, show_default=True, help="Draws of the latents.")
-@click.option("--split", type=click.Choice(["train", "val", "test"]), help="Only these rows; by default every row.")
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
-@trusting
+@options.draws
+@options.split
+@options.device
+@options.trust_code
 def impute(run: str, data: str, out: str, draws: int, split: str | None, device: str, trust_code: bool) -> None:
     """Draw every missing modality's latent given the observed ones, with the fit in RUN."""
     from cm2pyro.api import CM2

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cm2pyro.cli import say, trusting
+from cm2pyro.cli import options, say
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     "--data", required=True, type=click.Path(), help="The manifest or a folder of shards; labels and whole modalities may be absent."
 )
 @click.option("--out", required=True, type=click.Path(), help="The CSV to write.")
-@click.option("--draws", type=click.IntRange(min=1), default=100, show_default=True, help="Draws of the latents.")
-@click.option("--split", type=click.Choice(["train", "val", "test"]), help="Only these rows; by default every row.")
+@options.draws
+@options.split
 @click.option("--report", type=click.Path(), help="A CSV: what is missing, where the spread comes from, what would pay most.")
 @click.option("--figure", type=click.Path(), help="A picture of the same: .png, .pdf or .svg.")
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
-@trusting
+@options.device
+@options.trust_code
 def predict(
     run: str, data: str, out: str, draws: int, split: str | None, report: str | None, figure: str | None, device: str, trust_code: bool
 ) -> None:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cm2pyro.cli import say, trusting
+from cm2pyro.cli import options, say
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,7 +23,7 @@ def priors() -> None:
 
 @priors.command(name="list")
 @click.argument("config", type=click.Path(), required=False)
-@click.option("--set", "overrides", multiple=True, metavar="A.B=C", help="Override a key of the config; may be repeated.")
+@options.set_
 def list_(config: str | None, overrides: tuple[str, ...]) -> None:
     """List sites, shapes, supports and default priors; with CONFIG those that it has, and the priors in force."""
     from cm2pyro.config import Config
@@ -73,7 +73,7 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 @click.option("--out", required=True, type=click.Path(), help="Folder for prior_predictive.csv and prior_predictive.png.")
 @click.option("--draws", type=click.IntRange(min=2), default=200, show_default=True, help="Models drawn from the priors.")
 @click.option("--rows", type=click.IntRange(min=10), default=500, show_default=True, help="Samples drawn of each model.")
-@click.option("--set", "overrides", multiple=True, metavar="A.B=C", help="Override a key of the config; may be repeated.")
+@options.set_
 def check(config: str, data: str, out: str, draws: int, rows: int, overrides: tuple[str, ...]) -> None:
     """Prior predictive check: what the priors of CONFIG expect of latents and outcomes, beside the data."""
     from cm2pyro.api import CM2
@@ -98,8 +98,8 @@ def check(config: str, data: str, out: str, draws: int, rows: int, overrides: tu
 @click.option("--refit", multiple=True, type=click.Path(), metavar="FILE.yaml", help="A mapping `priors` to refit under; may be repeated.")
 @click.option("--out", required=True, type=click.Path(), help="Folder for power_scaling.csv, refits.csv and sensitivity.png.")
 @click.option("--draws", type=click.IntRange(min=100), default=1000, show_default=True, help="Of the guide; those of NUTS are all taken.")
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
-@trusting
+@options.device
+@options.trust_code
 def sensitivity(run: str, data: str, refit: tuple[str, ...], out: str, draws: int, device: str, trust_code: bool) -> None:
     """Prior sensitivity of the fit in RUN: power-scaling of priors and likelihood, and refits under other priors, side by side."""
     from pathlib import Path

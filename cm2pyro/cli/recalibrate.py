@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from cm2pyro.cli import say, trusting
+from cm2pyro.cli import options, say
 
 
 @click.command(short_help="Make probabilities agree with observed frequencies.")
@@ -12,9 +12,9 @@ from cm2pyro.cli import say, trusting
 @click.option("--data", required=True, type=click.Path(), help="The manifest, with labels.")
 @click.option("--method", default="temperature", show_default=True, help="temperature, isotonic, or none: the threshold alone.")
 @click.option("--split", type=click.Choice(["train", "val", "test"]), help="By default val; without val rows those that the fit held out.")
-@click.option("--draws", type=click.IntRange(min=1), default=100, show_default=True, help="Draws of the latents.")
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
-@trusting
+@options.draws
+@options.device
+@options.trust_code
 def recalibrate(run: str, data: str, method: str, split: str | None, draws: int, device: str, trust_code: bool) -> None:
     """Bend the probabilities of the fit in RUN so that they agree with the frequencies in validation rows."""
     from cm2pyro.api import CM2

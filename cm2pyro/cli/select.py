@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cm2pyro.cli import say, trusting
+from cm2pyro.cli import options, say
 
 if TYPE_CHECKING:
     from cm2pyro.inference.select import Candidate
@@ -31,10 +31,10 @@ _TABLE = "selection.csv"
 @click.option(
     "--split", type=click.Choice(["train", "val", "test", "all"]), default="train", show_default=True, help="Rows whose latents count."
 )
-@click.option("--set", "overrides", multiple=True, metavar="A.B=C", help="Override a key of the config; may be repeated.")
+@options.set_
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True, help="Where the encoders run.")
 @click.option("--seed", type=int, help="Overrides fit.seed.")
-@trusting
+@options.trust_code
 @click.option("--overwrite", is_flag=True, help="Replace an earlier selection in the folder.")
 def select(
     config: str | None,
@@ -56,8 +56,8 @@ def select(
     family with every K is fitted to the same latents and judged on subjects left out. The simplest within 2 standard errors of the
     best is recommended.
     """
-    names = _listed(families)
-    sizes = _sizes(components)
+    names = [name.strip() for name in families.split(",") if name.strip()]
+    sizes = options.whole_numbers("--components", components, "1,2,3,4")
     if config is None and overrides:
         raise click.UsageError("--set changes CONFIG, and none is given; name it, or leave --set out.")
     if trust_code and run is None:
@@ -98,17 +98,6 @@ def select(
     for line in found.lines():
         click.echo(line)
     click.echo(f"{_TABLE}, recommendation.md, selection.png and config.yaml written to {Path(out)}")
-
-
-def _listed(text: str) -> list[str]:
-    return [part.strip() for part in text.split(",") if part.strip()]
-
-
-def _sizes(text: str) -> list[int]:
-    try:
-        return [int(part) for part in _listed(text)]
-    except ValueError as error:
-        raise click.UsageError(f"--components {text}: not a list of whole numbers; write for example --components 1,2,3,4.") from error
 
 
 def _progress(candidate: "Candidate", seconds: float) -> None:

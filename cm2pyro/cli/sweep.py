@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from cm2pyro.cli import say
+from cm2pyro.cli import options, say
 from cm2pyro.errors import ConfigError, DataError
 
 
@@ -23,10 +23,10 @@ from cm2pyro.errors import ConfigError, DataError
 @click.option("--metric", metavar="NAME", help="Choose by this metric of the validation rows, such as val_auroc; by default val_log_loss.")
 @click.option("--evaluate", type=click.Choice(["test"]), help="Once the choice is made, evaluate the test rows of every trial.")
 @click.option("--base", type=click.Path(), help="Of an experiment file: another config to vary.")
-@click.option("--set", "overrides", multiple=True, metavar="A.B=C", help="Override a key of the config; may be repeated.")
+@options.set_
 @click.option("--jobs", type=click.IntRange(1, 1024), help="Trials at a time; by default as many as cores if encoders are small, else one.")
 @click.option("--threads", type=click.IntRange(1, 1024), help="CPU threads of a trial; by default one if several run, else as in fit.")
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+@options.device
 @click.option("--resume", is_flag=True, help="Go on: finished trials are kept, cut ones go on, failed and new ones are run.")
 @click.option("--overwrite", is_flag=True, help="Replace an earlier sweep in the folder.")
 def sweep(
@@ -62,7 +62,7 @@ def sweep(
     ):
         if wrong:
             raise click.UsageError(message)
-    repeats = _seeds(seeds)
+    repeats = [] if seeds is None else options.whole_numbers("--seeds", seeds, "0,1,2")
 
     from cm2pyro.inference.device import default_threads
     from cm2pyro.sweep import space
@@ -75,7 +75,10 @@ def sweep(
         check_installed()
     axes: list[space.Axis] = [*map(space.Choice.parse, grid), *map(space.Range.parse, ranges)]
     experiment = Experiment.read(config, base, overrides, axes, repeats, metric)
-    found = Sweep(experiment, data, out, say, test=evaluate is not None)
+    first = experiment.config(next(space.corners(experiment.axes)))
+    jobs = jobs or default_jobs(first, device)
+    resources = Resources(device, jobs, threads or (1 if jobs > 1 else default_threads(first)))
+    found = Sweep(experiment, data, out, resources, say, test=evaluate is not None)
     found.check_folder(resume, overwrite)
     settings, propose = None, None
     if sampler == "optuna":
@@ -88,10 +91,7 @@ def sweep(
         propose = partial(Study, experiment.axes, url, study_name(experiment, data), seed, trials)
     else:
         settings = list(space.every(experiment.axes) if trials is None else space.drawn(experiment.axes, seed, trials))
-    first = experiment.config(next(space.corners(experiment.axes)))
-    jobs = jobs or default_jobs(first, device)
-    resources = Resources(device, jobs, threads or (1 if jobs > 1 else default_threads(first)))
-    results = found.run(settings, propose, resources, resume, overwrite)
+    results = found.run(settings, propose, resume, overwrite)
     for line in [*results.lines(), *results.failures()]:
         say(line)
     if len(settings or ()) > 1 and len(experiment.seeds) == 1:
@@ -103,10 +103,3 @@ def sweep(
         best = ""
         say(f"{', '.join(experiment.conditions)} changes by what settings are judged: the best of each is marked, and there is no {BEST}")
     click.echo(f"{RESULTS}, {SETTINGS}, {best}{', '.join(FIGURES)} and the runs in trials written to {Path(out)}")
-
-
-def _seeds(text: str | None) -> list[int]:
-    try:
-        return [] if text is None else [int(part) for part in text.split(",")]
-    except ValueError as error:
-        raise click.UsageError(f"--seeds {text}: not a list of whole numbers; write for example --seeds 0,1,2.") from error

@@ -33,8 +33,8 @@ class Scores:
     Attributes:
         ids: (n,). labels: (n, …). pointwise: (n,) log predictive density; of rows that the fit did not learn from as it is, of the others
             leave-one-out. unseen: (n,) bool, rows that the fit neither learned from nor was stopped by (if there are no such rows, those
-        that stopped it). k: (n,) Pareto shapes, NaN where there was nothing to leave out. point: whether the
-            fit has point estimates only.
+            that stopped it). k: (n,) Pareto shapes, NaN where there was nothing to leave out. point: whether the fit has point
+            estimates only.
     """
 
     ids: NDArray[np.str_]
@@ -118,42 +118,14 @@ def compare(scores: Mapping[str, Scores]) -> Comparison:
     Raises:
         DataError: fewer than two fits, rows or labels that differ, or nothing that can be compared.
     """
-    if len(scores) < 2:
-        raise DataError(f"compare: found {len(scores)} run, expected two or more; name another")
-    first, one = next(iter(scores.items()))
-    order = {name: np.argsort(s.ids, kind="stable") for name, s in scores.items()}
-    for name, s in scores.items():
-        if len(s.ids) != len(one.ids) or (s.ids[order[name]] != one.ids[order[first]]).any():
-            raise DataError(
-                f"{name}: its posterior is about {len(s.ids)} labelled rows, that of {first} about {len(one.ids)}, or about others; "
-                "run 'cm2pyro diagnose' on the same manifest for each"
-            )
-        if s.labels.shape != one.labels.shape or not np.allclose(s.labels[order[name]], one.labels[order[first]], equal_nan=True):
-            raise DataError(f"{name}: labels differ from those of {first}; only fits of one task and one manifest can be compared")
-    unseen = np.logical_and.reduce([s.unseen[order[name]] for name, s in scores.items()])
-    notes = []
-    if unseen.any():
-        use = unseen
-        notes.append(f"{use.sum()} rows that no run learned from; elpd is their log predictive density, out of sample as it is")
-        if use.sum() < _FEW:
-            notes.append(f"fewer than {_FEW} rows: differences mean little")
-    else:
-        use = np.ones(len(one.ids), dtype=bool)
-        for name, s in scores.items():
-            if s.point:
-                raise DataError(
-                    f"{name}: every row was learned from, and point estimates have nothing to leave one out of; diagnose a manifest with "
-                    "unseen rows, or fit with guide.globals normal or nuts"
-                )
-        notes.append(
-            "every row was learned from by some run: elpd is leave-one-out of the global sites alone, encoders stay; expect it too good"
-        )
+    order = _aligned(scores)
+    use, unseen, notes = _rows(scores, order)
     pointwise = {name: s.pointwise[order[name]][use] for name, s in scores.items()}
     matrix = np.stack(list(pointwise.values()), 1)
     if not np.isfinite(matrix).all():
         bad = [name for name, column in pointwise.items() if not np.isfinite(column).all()]
         raise DataError(f"{bad[0]}: holds a log density that is not finite; diagnose the run again, and look at its fit")
-    n, weights = len(matrix), stacking_weights(matrix)
+    weights = stacking_weights(matrix)
     best = int(matrix.sum(0).argmax())
     rows = []
     for i, (name, s) in enumerate(scores.items()):
@@ -174,8 +146,43 @@ def compare(scores: Mapping[str, Scores]) -> Comparison:
             }
         )
     table = pd.DataFrame(rows).sort_values("elpd", ascending=False, kind="stable").reset_index(drop=True)
-    notes.append(_verdict(table, n))
-    return Comparison(table, notes, n, bool(unseen.any()))
+    notes.append(_verdict(table, len(matrix)))
+    return Comparison(table, notes, len(matrix), unseen)
+
+
+def _aligned(scores: Mapping[str, Scores]) -> dict[str, NDArray[np.int64]]:
+    """The order of every fit's rows by id. Raises DataError: fewer than two fits, rows or labels that differ."""
+    if len(scores) < 2:
+        raise DataError(f"compare: found {len(scores)} run, expected two or more; name another")
+    first, one = next(iter(scores.items()))
+    order = {name: np.argsort(s.ids, kind="stable") for name, s in scores.items()}
+    for name, s in scores.items():
+        if len(s.ids) != len(one.ids) or (s.ids[order[name]] != one.ids[order[first]]).any():
+            raise DataError(
+                f"{name}: its posterior is about {len(s.ids)} labelled rows, that of {first} about {len(one.ids)}, or about others; "
+                "run 'cm2pyro diagnose' on the same manifest for each"
+            )
+        if s.labels.shape != one.labels.shape or not np.allclose(s.labels[order[name]], one.labels[order[first]], equal_nan=True):
+            raise DataError(f"{name}: labels differ from those of {first}; only fits of one task and one manifest can be compared")
+    return order
+
+
+def _rows(scores: Mapping[str, Scores], order: Mapping[str, NDArray[np.int64]]) -> tuple[NDArray[np.bool_], bool, list[str]]:
+    """(n,) which rows, in their order, are compared; whether no fit learned from them; what is to be said of that."""
+    unseen = np.logical_and.reduce([s.unseen[order[name]] for name, s in scores.items()])
+    if unseen.any():
+        notes = [f"{unseen.sum()} rows that no run learned from; elpd is their log predictive density, out of sample as it is"]
+        if unseen.sum() < _FEW:
+            notes.append(f"fewer than {_FEW} rows: differences mean little")
+        return unseen, True, notes
+    for name, s in scores.items():
+        if s.point:
+            raise DataError(
+                f"{name}: every row was learned from, and point estimates have nothing to leave one out of; diagnose a manifest with "
+                "unseen rows, or fit with guide.globals normal or nuts"
+            )
+    note = "every row was learned from by some run: elpd is leave-one-out of the global sites alone, encoders stay; expect it too good"
+    return np.ones_like(unseen), False, [note]
 
 
 def _se(values: Array) -> float:

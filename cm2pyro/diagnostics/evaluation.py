@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,22 @@ ALIKE = 0.01  # sd of predictions over rows below which a fit has learned the ba
 Groups = dict[str, dict[str, Array]]
 if TYPE_CHECKING:
     from cm2pyro.diagnostics.sensitivity import Sensitivity
+
+
+@dataclass(frozen=True)
+class Measures:
+    """What is measured of predictions.
+
+    Attributes:
+        bootstrap: resamples of subjects for the intervals. seed: of these. patterns: also per missingness pattern.
+        challenge: also the scores of a public challenge, see `challenge_scores`. threshold: that it needs, chosen on other rows.
+    """
+
+    bootstrap: int
+    seed: int
+    patterns: bool = False
+    challenge: str | None = None
+    threshold: float | None = None
 
 
 class Evaluation:
@@ -50,25 +67,18 @@ class Evaluation:
         """(n,) of class 1 in a binary task, else (n, C) of the classes or labels; meaningless in a regression."""
         return self.prediction.mean[:, 1] if self.task == "binary" else self.prediction.mean
 
-    def measure(
-        self,
-        bootstrap: int,
-        seed: int,
-        patterns: bool,
-        by: Groups | None = None,
-        challenge: str | None = None,
-        threshold: float | None = None,
-    ) -> dict[str, Any]:
+    def measure(self, asked: Measures, by: Groups | None = None) -> dict[str, Any]:
         """See `evaluate`, `evaluate_labels` and `evaluate_numbers` in `diagnostics`.
 
         Args:
-            by: column -> group -> rows; adds `by` with the same metrics per group. challenge: adds its scores, see `challenge_scores`.
+            by: column -> group -> rows; adds `by` with the same metrics per group.
         """
-        every = np.arange(len(self.labels))
-        result = self._measure(every, bootstrap, seed, patterns)
-        if challenge is not None and threshold is not None:
+        bootstrap, seed = asked.bootstrap, asked.seed
+        result = self._measure(np.arange(len(self.labels)), bootstrap, seed, asked.patterns)
+        if asked.challenge is not None and asked.threshold is not None:
             subjects = np.array(self.dataset.subjects)
-            result["challenge"] = challenge_scores(challenge, self.labels, self.probabilities, threshold, subjects, bootstrap, seed)
+            scored = (self.labels, self.probabilities, asked.threshold, subjects)
+            result["challenge"] = challenge_scores(asked.challenge, *scored, bootstrap, seed)
         if by:
             # The same seed for each, as for patterns: a group's interval does not depend on which others there are.
             result["by"] = {

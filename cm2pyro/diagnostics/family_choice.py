@@ -8,7 +8,7 @@ import pandas as pd
 import torch
 
 from cm2pyro.config import Config
-from cm2pyro.diagnostics.paired_elpd import TIE, Comparison, compare
+from cm2pyro.diagnostics.paired_elpd import TIE, PairedElpd, paired_elpd
 from cm2pyro.diagnostics.resampling import Array
 from cm2pyro.distributions.copulas.learned import MIXTURE
 from cm2pyro.errors import ConfigError
@@ -24,17 +24,17 @@ class FamilyChoice:
     """Candidates fitted to the same latents, compared.
 
     Attributes:
-        candidates: C of them. comparison: of their elpd, see `compare`. config: with the chosen family and number of components.
+        candidates: C of them. comparison: of their elpd, see `paired_elpd`. config: with the chosen family and number of components.
     """
 
     candidates: tuple[Candidate, ...]
-    comparison: Comparison
+    comparison: PairedElpd
     config: Config
 
     @classmethod
     def of(cls, candidates: Sequence[Candidate], config: Config, seed: int) -> "FamilyChoice":
         elpd = torch.stack([candidate.fit.elpd for candidate in candidates], 1).numpy()
-        comparison = compare(elpd, [candidate.simplicity for candidate in candidates], seed)
+        comparison = paired_elpd(elpd, [candidate.simplicity for candidate in candidates], seed)
         return cls(tuple(candidates), comparison, _filled(config, candidates[comparison.chosen]))
 
     @property
@@ -107,6 +107,10 @@ class FamilyChoice:
         family = f"mixture of {', '.join(candidate.structure.families)}" if candidate.family == MIXTURE else candidate.family
         return f"{family}, K = {candidate.components}"
 
+    def _listed(self, indices: list[int]) -> str:
+        named = ", ".join(f"{self.candidates[i].family} K = {self.candidates[i].components}" for i in indices[:_FEW])
+        return named + (f" and {len(indices) - _FEW} more" if len(indices) > _FEW else "")
+
     def _gap(self, i: int) -> str:
         return f"{abs(self.comparison.difference[i]):.1f} ± {self.comparison.se_difference[i]:.1f}"
 
@@ -163,18 +167,16 @@ class FamilyChoice:
         c, found = self.comparison, []
         astray = [i for i, candidate in enumerate(self.candidates) if candidate.local_optima]
         if astray:
-            named = ", ".join(f"{self.candidates[i].family} K = {self.candidates[i].components}" for i in astray[:_FEW])
-            named += f" and {len(astray) - _FEW} more" if len(astray) > _FEW else ""
             also = ", the recommended one among them" if c.chosen in astray else ""
             found.append(
-                f"Starts ended in different optima for {named}{also}: the highest is used, a higher one may exist; raise fit.restarts."
+                f"Starts ended in different optima for {self._listed(astray)}{also}: the highest is used, a higher one may exist; "
+                "raise fit.restarts."
             )
         folded = [i for i, candidate in enumerate(self.candidates) if candidate.fit.in_folds]
         if folded:
-            named = ", ".join(f"{self.candidates[i].family} K = {self.candidates[i].components}" for i in folded[:_FEW])
-            named += f" and {len(folded) - _FEW} more" if len(folded) > _FEW else ""
             found.append(
-                f"elpd by refits in folds, where the approximation does not hold: {named}. Folds lie lower, which counts against their K."
+                f"elpd by refits in folds, where the approximation does not hold: {self._listed(folded)}. "
+                "Folds lie lower, which counts against their K."
             )
         close = [i for i in range(len(self.candidates)) if i != c.best and abs(c.difference[i]) < _SMALL and not c.plausible[i]]
         if close:

@@ -57,12 +57,10 @@ def inference_groups(program: Program, rows: Rows, draws: int, completions: int,
         torch.manual_seed(seed)
         many = [{name: prior.sample() for name, prior in _priors(program).items()} for _ in range(draws if point else chains * kept)]
     prior = program.structure.ordered({name: torch.stack([one[name] for one in many])[None].cpu() for name in many[0]})
-    if rows.scaling is not None:
-        scale = float(rows.scaling.scale[0])
-        score, outcome = score - np.log(scale), rows.scaling.inverse(outcome.reshape(-1, 1)).reshape(outcome.shape)
     labels = labelled.labels.numpy()
-    if rows.scaling is not None:
-        labels = rows.scaling.inverse(labels.reshape(-1, 1))[:, 0]
+    if rows.scaling is not None:  # back to the labels' own units
+        score = score - np.log(float(rows.scaling.scale[0]))
+        outcome, labels = (rows.scaling.inverse(values.reshape(-1, 1)).reshape(values.shape) for values in (outcome, labels))
     several = labels.ndim == 2
     dims = ("sample_id", "label") if several else ("sample_id",)
     coordinates: dict[str, Any] = {"sample_id": np.array(labelled.ids, dtype=object)}

@@ -186,16 +186,22 @@ def check_outcomes(labels: ArrayLike, probabilities: ArrayLike) -> tuple[Array, 
     bad = np.flatnonzero(~np.isin(y, np.arange(classes)))
     if len(bad):
         raise DataError(f"labels: row {bad[0]} is {y[bad[0]]:g}; an integer from 0 to {classes - 1} is expected; leave such rows out")
-    # Single precision overshoots 1 by its rounding, which is nobody's error.
-    bad = np.flatnonzero(~((p >= -1e-6) & (p <= 1 + 1e-6)).reshape(len(p), -1).all(axis=1))
-    if len(bad):
-        raise DataError(f"probabilities: row {bad[0]} is {p[bad[0]].tolist()}; numbers from 0 to 1 are expected")
+    clipped = in_range(p)
     if p.ndim == 2:
         total = p.sum(axis=1)
         bad = np.flatnonzero(np.abs(total - 1) > 1e-3)
         if len(bad):
             raise DataError(f"probabilities: row {bad[0]} sums to {total[bad[0]]:.6g}; 1 is expected; pass probabilities, not scores")
-    return y.astype(np.int64), np.clip(p, 0.0, 1.0)
+    return y.astype(np.int64), clipped
+
+
+def in_range(p: Array) -> Array:
+    """Probabilities (n, …) clipped to 0..1; raises DataError where one is beyond by more than rounding."""
+    # Single precision overshoots 1 by its rounding, which is nobody's error.
+    bad = np.flatnonzero(~((p >= -1e-6) & (p <= 1 + 1e-6)).reshape(len(p), -1).all(axis=1))
+    if len(bad):
+        raise DataError(f"probabilities: row {bad[0]} is {p[bad[0]].tolist()}; numbers from 0 to 1 are expected")
+    return np.clip(p, 0.0, 1.0)
 
 
 def predicted_class(probabilities: Array) -> Array:

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from cm2pyro.diagnostics.calibration import CALIBRATION, CLIP, BinnedError, LogisticRecalibration
-from cm2pyro.diagnostics.metrics import METRICS, Ranking, predicted_class
+from cm2pyro.diagnostics.metrics import METRICS, Ranking, in_range, predicted_class
 from cm2pyro.diagnostics.resampling import (
     Array,
     Metric,
@@ -71,10 +71,7 @@ def check_labels(labels: ArrayLike, probabilities: ArrayLike, label_names: Seque
     bad = np.flatnonzero(~np.isin(y, (-1, 0, 1)).all(axis=1) | (y == -1).all(axis=1))
     if len(bad):
         raise DataError(f"labels: row {bad[0]} is {y[bad[0]].tolist()}; 0, 1 or −1 for empty is expected, and one that is not empty")
-    bad = np.flatnonzero(~((p >= -1e-6) & (p <= 1 + 1e-6)).all(axis=1))
-    if len(bad):
-        raise DataError(f"probabilities: row {bad[0]} is {p[bad[0]].tolist()}; numbers from 0 to 1 are expected")
-    return y.astype(np.int64), np.clip(p, 0.0, 1.0)
+    return y.astype(np.int64), in_range(p)
 
 
 def _evaluate(y: Array, p: Array, label_names: Sequence[str], codes: Array, bootstrap: int, seed: int) -> dict[str, Any]:

@@ -12,7 +12,7 @@ _RESAMPLES, _BLOCK = 1000, 100
 
 
 @dataclass(frozen=True)
-class Comparison:
+class PairedElpd:
     """C models on S subjects.
 
     Attributes:
@@ -36,7 +36,7 @@ class Comparison:
         return self.difference >= -TIE * self.se_difference
 
 
-def compare(elpd: Array, simplicity: Sequence[tuple[float, ...]], seed: int = 0) -> Comparison:
+def paired_elpd(elpd: Array, simplicity: Sequence[tuple[float, ...]], seed: int = 0) -> PairedElpd:
     """Compare models by their elpd of each subject.
 
     Weights are the mean over 1,000 Bayesian bootstraps of subjects of softmax(elpd): pseudo-BMA+ of Yao, Vehtari, Simpson & Gelman
@@ -68,7 +68,7 @@ def compare(elpd: Array, simplicity: Sequence[tuple[float, ...]], seed: int = 0)
             for row_mean, row_spread, row_total in zip(S * mean, spread, totals[winners == winner], strict=True):
                 picked[_simplest(row_mean, row_spread, rank, row_total)] += 1
     chosen = _simplest(difference, se_difference, rank, total)
-    return Comparison(total, se, difference, se_difference, best, chosen, weights / _RESAMPLES, picked / _RESAMPLES)
+    return PairedElpd(total, se, difference, se_difference, best, chosen, weights / _RESAMPLES, picked / _RESAMPLES)
 
 
 def _simplest(difference: Array, spread: Array, rank: Array, total: Array) -> int:

@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike
 
 from cm2pyro.diagnostics.calibration import BinnedError, LogisticRecalibration, bins_for
 from cm2pyro.diagnostics.metrics import check_outcomes, predicted_class, reliability, wilson
-from cm2pyro.diagnostics.resampling import Array, pattern_keys
+from cm2pyro.diagnostics.resampling import Array, pattern_keys, patterns
 from cm2pyro.files import atomic
 
 PATTERNS = 12
@@ -70,8 +70,7 @@ def reliability_and_patterns(
         _reliability(curve, histogram, y, p, None if before is None else check_outcomes(labels, before)[1])
         _patterns(accuracy, y, predicted_class(p), keys, names)
         for panel, axes in zip(panels, (curve, accuracy), strict=True):
-            # Below the panel, where no point can lie.
-            panel.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=9, frameon=False)
+            legend_below(panel, axes)
 
 
 @contextmanager
@@ -86,7 +85,7 @@ def sheet(path: str | Path, title: str, inches: tuple[float, float]) -> Iterator
     """An empty figure under a title, written to `path` when the block succeeds: PDF or SVG by its suffix, else PNG, 100 dots an inch."""
     layout = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.06)
     figure = Figure(figsize=inches, dpi=_DPI, layout=layout, facecolor="white")
-    figure.suptitle(_cut(" ".join(title.split()), round(110 * inches[0] / _SIZE[0])), fontsize=13, parse_math=False)
+    figure.suptitle(short(" ".join(title.split()), round(110 * inches[0] / _SIZE[0])), fontsize=13, parse_math=False)
     yield figure
     words_as_they_are(figure)
     with atomic(path) as temporary:
@@ -125,19 +124,7 @@ def _reliability(curve: Axes, histogram: Axes, y: Array, p: Array, before: Array
     limit = next((limit for limit in _LIMITS if top <= limit), 1.0)
     curve.plot([0, limit], [0, limit], color=GREY, linewidth=1, linestyle="--", label="perfect calibration")
     for (_, _, color, marker, label), bins in zip(series, curves, strict=True):
-        lengths = np.maximum(0, [bins["observed"] - bins["low"], bins["high"] - bins["observed"]])
-        curve.errorbar(
-            bins["predicted"],
-            bins["observed"],
-            yerr=lengths,
-            color=color,
-            marker=marker,
-            markersize=5,
-            linewidth=0.7,
-            elinewidth=1.5,
-            capsize=2.5,
-            label=label,
-        )
+        draw_bins(curve, bins, label, color, marker)
     curve.set(ylabel=y_label, xlim=(-0.02 * limit, 1.02 * limit), ylim=(-0.02 * limit, 1.04 * limit))
     # Beside the heading, where no point can lie.
     curve.set_title("Reliability", fontsize=11, loc="left")
@@ -150,6 +137,13 @@ def _reliability(curve: Axes, histogram: Axes, y: Array, p: Array, before: Array
     for axes in (curve, histogram):
         plain(axes)
         axes.grid(alpha=0.25)
+
+
+def draw_bins(axes: Axes, bins: dict[str, Array], label: str, color: str = BLUE, marker: str = "o") -> None:
+    """The curve of `reliability` with its intervals."""
+    lengths = np.maximum(0, [bins["observed"] - bins["low"], bins["high"] - bins["observed"]])
+    style: dict[str, Any] = {"markersize": 5, "linewidth": 0.7, "elinewidth": 1.5, "capsize": 2.5}
+    axes.errorbar(bins["predicted"], bins["observed"], yerr=lengths, color=color, marker=marker, label=label, **style)
 
 
 def _pooled(y: Array, p: Array) -> tuple[Array, Array]:
@@ -187,10 +181,8 @@ def _patterns(axes: Axes, y: Array, predicted: Array, keys: Array, names: Sequen
 
 def pattern_rows(keys: Array, names: Sequence[str]) -> tuple[list[str], Array]:
     """Texts of the patterns' rows, the most frequent first and the rare ones lumped; and (n,) int, which row a sample is in."""
-    found, group, counts = np.unique(keys, return_inverse=True, return_counts=True)
-    order = np.argsort(-counts, kind="stable")
-    texts = [_pattern_text(str(found[i]), names) for i in order]
-    place = np.argsort(order)[group.reshape(-1)]
+    found, place = patterns(keys)
+    texts = [_pattern_text(key, names) for key in found]
     if len(texts) > PATTERNS:
         texts = [*texts[: PATTERNS - 1], f"other ({len(texts) - PATTERNS + 1} patterns)"]
         place = np.minimum(place, PATTERNS - 1)
@@ -202,12 +194,7 @@ def set_pattern_rows(axes: Axes, texts: list[str], n: Array) -> None:
     for row, count in enumerate(n.tolist()):
         axes.text(1.02, row, f"{count:,}", transform=axes.get_yaxis_transform(), va="center", ha="left", fontsize=9)
     axes.text(1.02, 1.01, "n", transform=axes.transAxes, va="bottom", ha="left", fontsize=9)
-    # A few patterns would else stand a hand's breadth apart; room for five keeps them together at the top.
-    axes.set_ylim(max(len(texts), 5) - 0.4, -0.6)
-    axes.set_yticks(np.arange(len(texts)), texts, fontsize=9 if len(texts) <= 8 else 8, parse_math=False)
-    axes.grid(axis="x", alpha=0.25)
-    axes.tick_params(axis="y", length=0)
-    plain(axes)
+    name_rows(axes, texts, 9 if len(texts) <= 8 else 8)
 
 
 def _pattern_text(key: str, names: Sequence[str]) -> str:
@@ -220,11 +207,27 @@ def _pattern_text(key: str, names: Sequence[str]) -> str:
         absent = [name for name in names if name not in there]
         text = "all but " + ", ".join(absent) if absent else f"all {len(names)} modalities"
         lines = min(lines, textwrap.wrap(text, _LABEL_WIDTH), key=len)
-    return "\n".join([*lines[:1], _cut(" ".join(lines[1:]), _LABEL_WIDTH)]).rstrip()
+    return "\n".join([*lines[:1], short(" ".join(lines[1:]), _LABEL_WIDTH)]).rstrip()
 
 
-def _cut(text: str, width: int) -> str:
+def short(text: str, width: int = 24) -> str:
+    """At most so many characters, an ellipsis for the rest."""
     return text if len(text) <= width else text[: width - 1].rstrip() + "…"
+
+
+def legend_below(panel: Any, axes: Axes, columns: int = 2, **style: Any) -> None:
+    """The legend of the axes below their panel, where no point can lie."""
+    panel.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=columns, **{"fontsize": 9, "frameon": False} | style)
+
+
+def name_rows(axes: Axes, texts: Sequence[str], size: float = 9) -> None:
+    """Name the rows 0, 1, … of a panel, the first on top."""
+    # A few rows would else stand a hand's breadth apart; room for five keeps them together at the top.
+    axes.set_ylim(max(len(texts), 5) - 0.4, -0.6)
+    axes.set_yticks(np.arange(len(texts)), list(texts), fontsize=size, parse_math=False)
+    axes.tick_params(axis="y", length=0)
+    axes.grid(axis="x", alpha=0.25)
+    plain(axes)
 
 
 def plain(axes: Axes) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cm2pyro.diagnostics.paired_elpd import TIE
-from cm2pyro.diagnostics.plots import BLUE, COLORS, GREY, MARKERS, ORANGE, page, plain
+from cm2pyro.diagnostics.plots import BLUE, COLORS, GREY, MARKERS, ORANGE, legend_below, page, plain
 
 if TYPE_CHECKING:
     from cm2pyro.diagnostics.family_choice import FamilyChoice
@@ -69,5 +69,5 @@ def elpd_by_family(found: FamilyChoice, path: str | Path, title: str) -> None:
         for axes in (by_k, near):
             axes.grid(alpha=0.25)
             plain(axes)
-        narrow = {"ncols": 4, "columnspacing": 1.0, "handlelength": 1.2, "handletextpad": 0.4}
-        panels[0].legend(*by_k.get_legend_handles_labels(), loc="outside lower center", fontsize=9, frameon=False, **narrow)
+        narrow = {"columnspacing": 1.0, "handlelength": 1.2, "handletextpad": 0.4}
+        legend_below(panels[0], by_k, 4, **narrow)

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from cm2pyro.diagnostics.plots import BLUE, GREY, ORANGE, page, plain
+from cm2pyro.diagnostics.plots import BLUE, GREY, ORANGE, legend_below, name_rows, page, plain
 from cm2pyro.inference.power_scaling import CONFLICT, FINE, STRONG, THRESHOLD
 from cm2pyro.inference.prior_predictive import COMPONENTS, INSIDE, OUTCOME, OVERALL, SD, SURE
 
@@ -42,7 +42,7 @@ def prior_and_data(found: PriorPredictive, path: str | Path, title: str) -> None
             axes.set_xlabel("share of the largest value shown in the row" if scaled else "tau")
             if not scaled:
                 axes.set_xlim(-1.02, 1.02)
-            panel.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=9, frameon=False)
+            legend_below(panel, axes, 3)
 
 
 def _intervals(axes: Axes, rows: Sequence[Quantity], scaled: bool) -> None:
@@ -64,15 +64,7 @@ def _intervals(axes: Axes, rows: Sequence[Quantity], scaled: bool) -> None:
             axes.plot(data[1] / unit, i + 0.18, "o", color=ORANGE, markersize=5, label=label)
     if scaled:
         axes.text(1.02, 1.01, "largest", transform=axes.transAxes, va="bottom", ha="left", fontsize=8)
-    _name_rows(axes, [f"{q.kind}: {q.of}" for q in rows])
-
-
-def _name_rows(axes: Axes, texts: Sequence[str]) -> None:
-    axes.set_ylim(max(len(texts), 5) - 0.4, -0.6)
-    axes.set_yticks(np.arange(len(texts)), list(texts), fontsize=8, parse_math=False)
-    axes.tick_params(axis="y", length=0)
-    axes.grid(axis="x", alpha=0.25)
-    plain(axes)
+    name_rows(axes, [f"{q.kind}: {q.of}" for q in rows], 8)
 
 
 def sensitivity(scaling: PowerScaling | None, refits: pd.DataFrame | None, path: str | Path, title: str) -> None:
@@ -91,12 +83,12 @@ def sensitivity(scaling: PowerScaling | None, refits: pd.DataFrame | None, path:
             left.set_axis_off()
         else:
             _scatter(left, scaling)
-            panels[0].legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=9, frameon=False)
+            legend_below(panels[0], left, 3)
         if refits is not None:
             _refits(right, refits)
         elif scaling is not None:
             _by_site(right, scaling)
-        panels[1].legend(*right.get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=9, frameon=False)
+        legend_below(panels[1], right, 4)
 
 
 def _scatter(axes: Axes, scaling: PowerScaling) -> None:
@@ -131,7 +123,7 @@ def _refits(axes: Axes, refits: pd.DataFrame) -> None:
         f"{heading} under each prior" + (f", the first {_ROWS} of {len(rows)}" if len(rows) > _ROWS else ""), fontsize=11, loc="left"
     )
     axes.set_xlabel("value at the greatest density")
-    _name_rows(axes, list(shown["quantity"]))
+    name_rows(axes, list(shown["quantity"]), 8)
 
 
 def _by_site(axes: Axes, scaling: PowerScaling) -> None:
@@ -145,4 +137,4 @@ def _by_site(axes: Axes, scaling: PowerScaling) -> None:
     axes.set_xlim(0, None)
     axes.set_title("Largest sensitivity to the prior of each site", fontsize=11, loc="left")
     axes.set_xlabel("sensitivity, of the kinds of quantities below")
-    _name_rows(axes, sites)
+    name_rows(axes, sites, 8)

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 from scipy.special import ndtri
 
 from cm2pyro.diagnostics.metrics_regression import check_numbers
-from cm2pyro.diagnostics.plots import BLUE, GREY, ORANGE, page, pattern_rows, plain, set_pattern_rows
+from cm2pyro.diagnostics.plots import BLUE, GREY, ORANGE, legend_below, page, pattern_rows, plain, set_pattern_rows
 from cm2pyro.diagnostics.resampling import INTERVAL, Array, pattern_keys
 
 _MOST = 5000  # points drawn; more would hide one another
@@ -46,7 +46,7 @@ def predicted_and_patterns(
         _points(points, columns)
         _errors(errors, columns, keys, names)
         for panel, axes in zip(panels, (points, errors), strict=True):
-            panel.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=9, frameon=False)
+            legend_below(panel, axes)
 
 
 def _points(axes: Axes, columns: Array) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from matplotlib.axes import Axes
 
-from cm2pyro.diagnostics.plots import BLUE, GREY, ORANGE, page, plain
+from cm2pyro.diagnostics.plots import BLUE, GREY, ORANGE, legend_below, page, plain
 
 if TYPE_CHECKING:
     from cm2pyro.diagnostics.sensitivity import Sensitivity
@@ -47,7 +47,7 @@ def risk_against_delta(found: Sensitivity, path: str | Path, title: str) -> None
             axes.set_xlabel("delta: shift of missing latents, in standard deviations")
             axes.grid(alpha=0.25)
             plain(axes)
-            panel.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=9, frameon=False)
+            legend_below(panel, axes)
 
 
 def _tips(axes: Axes, points: dict[str, float | None]) -> None:

@@ -57,10 +57,17 @@ def check_bootstrap(bootstrap: int) -> None:
         raise DataError(f"bootstrap: is {bootstrap}; 0 or a positive number of resamples is expected")
 
 
+def patterns(keys: Array) -> tuple[list[str], Array]:
+    """The different keys (n,), the most frequent first; and (n,) int, the place of every row's own among them."""
+    found, group, counts = np.unique(keys, return_inverse=True, return_counts=True)
+    order = np.argsort(-counts, kind="stable")
+    return [str(found[i]) for i in order], np.argsort(order)[group.reshape(-1)]
+
+
 def by_pattern(measure: Callable[[Array], dict[str, Any]], keys: Array) -> dict[str, dict[str, Any]]:
     """`measure` of the rows (k,) of each pattern, the most frequent first; `keys` (n,) as from `pattern_keys`."""
-    found, counts = np.unique(keys, return_counts=True)
-    return {str(found[i]): measure(np.flatnonzero(keys == found[i])) for i in np.argsort(-counts, kind="stable")}
+    found, place = patterns(keys)
+    return {key: measure(np.flatnonzero(place == i)) for i, key in enumerate(found)}
 
 
 def pattern_keys(observed: ArrayLike, names: Sequence[str], n: int) -> Array:

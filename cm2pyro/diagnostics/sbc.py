@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-from cm2pyro.diagnostics.plots import BLUE, GREY, page, plain
+from cm2pyro.diagnostics.plots import BLUE, GREY, legend_below, page, plain
 from cm2pyro.errors import DataError
 
 Array = NDArray[np.float64]
@@ -97,4 +97,4 @@ def plot_uniformity(panels: Mapping[str, Mapping[str, Uniformity]], path: str | 
             axes.set_title(heading, fontsize=11, loc="left")
             axes.grid(alpha=0.25)
             plain(axes)
-            part.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=8, frameon=False)
+            legend_below(part, axes, 4, fontsize=8)

@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from cm2pyro.diagnostics.evaluation import Evaluation
+from cm2pyro.diagnostics.evaluation import Evaluation, Measures
 from cm2pyro.diagnostics.resampling import Array, Metric, measured, subject_codes
 from cm2pyro.errors import ConfigError, DataError
 from cm2pyro.inference.program import Program
@@ -147,7 +147,7 @@ class Sensitivity:
                 "risk": float(risk[i].mean()),
                 "logit_shift": 0.0 if value == 0 else float(logits[value]),
                 "changed": float(made.changed[i]),
-                **(plain.metrics if value == 0 else at[value].measure(bootstrap, seed, False)),
+                **(plain.metrics if value == 0 else at[value].measure(Measures(bootstrap, seed))),
             }
             for i, value in enumerate(delta)
         ]

@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from cm2pyro.diagnostics.plots import BLUE, GREY, ORANGE, page, pattern_rows, plain, set_pattern_rows
-from cm2pyro.diagnostics.resampling import Array, pattern_keys
+from cm2pyro.diagnostics.plots import BLUE, GREY, ORANGE, legend_below, name_rows, page, pattern_rows, set_pattern_rows, short
+from cm2pyro.diagnostics.resampling import Array, pattern_keys, patterns
 
 LEVELS = ("missing", "encoder", "global")
 _SAYS = {"missing": "missing modalities", "encoder": "encoders' noise", "global": "global sites, members"}
@@ -38,10 +38,9 @@ def spread_table(frame: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
     """
     observed = observed_of(frame, names)
     keys = pattern_keys(observed, names, len(frame))
-    found, counts = np.unique(keys, return_counts=True)
     share, pays = shares(frame), frame["pays_most"].to_numpy()
     lines = []
-    for key in ["all rows", *found[np.argsort(-counts, kind="stable")]]:
+    for key in ["all rows", *patterns(keys)[0]]:
         rows = np.ones(len(frame), dtype=bool) if key == "all rows" else keys == key
         line: dict[str, Any] = {"observed": key, "rows": int(rows.sum())}
         line |= {f"lacks_{name}": int((~observed[rows, m]).sum()) for m, name in enumerate(names)}
@@ -67,7 +66,7 @@ def draw_spread(frame: pd.DataFrame, names: Sequence[str], path: str | Path, tit
         _levels(bars, shares(frame), texts, place)
         _pays(pays, observed, frame["pays_most"].to_numpy(), names)
         for panel, axes in zip(panels, (bars, pays), strict=True):
-            panel.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=9, frameon=False)
+            legend_below(panel, axes, 3)
 
 
 def _levels(axes: Axes, share: Array, texts: list[str], place: Array) -> None:
@@ -93,12 +92,9 @@ def _pays(axes: Axes, observed: Array, pays: Array, names: Sequence[str]) -> Non
     top = max(int(lacks.max(initial=0)), 1)
     for row, (count, lack) in enumerate(zip(counts.tolist(), lacks.tolist(), strict=True)):
         axes.text(lack + 0.01 * top, row, f"{count:,} of {lack:,}", va="center", ha="left", fontsize=9)
-    axes.set(xlim=(0, 1.2 * top), xlabel="rows", ylim=(max(len(names), 5) - 0.4, -0.6))
-    axes.set_yticks(rows, [name if len(name) <= 24 else f"{name[:23]}…" for name in names], fontsize=9, parse_math=False)
-    axes.tick_params(axis="y", length=0)
+    axes.set(xlim=(0, 1.2 * top), xlabel="rows")
     axes.set_title("Which missing modality would reduce it most", fontsize=11, loc="left")
-    axes.grid(axis="x", alpha=0.25)
-    plain(axes)
+    name_rows(axes, [short(name) for name in names])
 
 
 def observed_of(frame: pd.DataFrame, names: Sequence[str]) -> Array:

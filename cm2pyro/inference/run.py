@@ -7,7 +7,7 @@ import os
 import platform
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -19,6 +19,7 @@ from cm2pyro import __version__, logs
 from cm2pyro.config import Config
 from cm2pyro.errors import CheckpointError, ConfigError, DataError
 from cm2pyro.files import read_bytes, read_text, remove_leftovers, write_text
+from cm2pyro.foreign import versions_of
 from cm2pyro.inference import checkpoint
 from cm2pyro.inference.ensemble import MEMBERS
 from cm2pyro.registry import one_line
@@ -154,6 +155,9 @@ def write_setup(
     for name, tokenizer in tokenizers.items():
         write_text(out / ("tokenizer.json" if len(tokenizers) == 1 else f"tokenizer_{name}.json"), tokenizer)
     env = versions() | {"seed": config.fit.seed, "device": device}
+    foreign = versions_of(config.foreign().values())
+    if foreign:
+        env["packages"] = foreign
     write_text(out / ENV, json.dumps(env, indent=2) + "\n")
 
 
@@ -180,9 +184,9 @@ def read_history(out: Path) -> list[dict[str, Any]]:
     return records
 
 
-def best_record(records: list[dict[str, Any]]) -> dict[str, Any] | None:
-    """That of the epoch with the least validation log-loss; where nothing was validated, of the last one."""
-    scored = [record for record in records if record["val_log_loss"] is not None]
+def best_record(records: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+    """That of the epoch with the least validation log-loss, whose weights are kept; where nothing was validated, of the last one."""
+    scored = [record for record in records if record.get("val_log_loss") is not None]
     return min(scored, key=lambda record: record["val_log_loss"]) if scored else records[-1] if records else None
 
 

@@ -44,15 +44,15 @@ class Sweep:
     """Runs an experiment in a folder.
 
     Args:
-        experiment: what is asked. data: the manifest or shards. out: the folder. say: receives a line a trial.
+        experiment: what is asked. data: the manifest or shards. out: the folder. resources: of its trials. say: receives a line a trial.
         test: the test rows are evaluated once the choice is made.
 
     Raises:
         ConfigError: nothing to choose or test by, found before the first fit.
     """
 
-    def __init__(self, experiment: Experiment, data: str, out: str | Path, say: Say, test: bool = False) -> None:
-        self.experiment, self.data, self.out, self.say, self.test = experiment, data, Path(out), say, test
+    def __init__(self, experiment: Experiment, data: str, out: str | Path, resources: Resources, say: Say, test: bool = False) -> None:
+        self.experiment, self.data, self.out, self.resources, self.say, self.test = experiment, data, Path(out), resources, say, test
         self.digest = digest(data)
         self.entries: list[Entry] = []
         self._names: dict[str, str] = {}  # digest of a config -> name of its trial
@@ -86,7 +86,6 @@ class Sweep:
         self,
         settings: Sequence[Setting] | None,
         propose: Callable[[], Study] | None,
-        resources: Resources,
         resume: bool = False,
         overwrite: bool = False,
     ) -> Results:
@@ -103,18 +102,16 @@ class Sweep:
             self.experiment.config(setting)
         existed = self.out.exists()
         with locked(self.out, "sweep"):
-            study = self._begin(settings or (), propose, resources, resume, existed)
-            results = self._work(lambda: self._next(resources, study), lambda task, code: self._ended(task, code, study), resources, study)
+            study = self._begin(settings or (), propose, resume, existed)
+            results = self._work(lambda: self._next(study), lambda task, code: self._ended(task, code, study), study)
             if self.test and results.chosen:
                 names = "; ".join(describe(entry.setting) for entry in results.chosen)
                 self.say(f"chosen on {metrics.SPLITS[metrics.VAL]}: {names}; now the test rows")
-                self._queue.extend(self._untested(resources))
-                results = self._work(lambda: self._next(resources, None), self._evaluated, resources, study)
+                self._queue.extend(self._untested())
+                results = self._work(lambda: self._next(None), self._evaluated, study)
         return results
 
-    def _begin(
-        self, settings: Sequence[Setting], propose: Callable[[], Study] | None, resources: Resources, resume: bool, existed: bool
-    ) -> Study | None:
+    def _begin(self, settings: Sequence[Setting], propose: Callable[[], Study] | None, resume: bool, existed: bool) -> Study | None:
         """Put the folder in order and take up the settings that are known. Killed at any point, it can be resumed or replaced."""
         if not resume:
             self._write_state(None)
@@ -127,25 +124,23 @@ class Sweep:
             raise
         (self.out / _TRIALS).mkdir(parents=True, exist_ok=True)
         for setting in settings:
-            self._take_up(Entry(setting), resources)
+            self._take_up(Entry(setting))
         if study is not None and self._earlier.get("study") == study.name:
             for line in self._earlier.get("settings", []):
-                self._take_up(Entry(line["values"], number=line["number"]), resources, study)
+                self._take_up(Entry(line["values"], number=line["number"]), study)
         self._write_state(study)
-        self._say_plan(resources, study)
+        self._say_plan(study)
         return study
 
-    def _work(
-        self, take: Callable[[], Task | None], ended: Callable[[Task, int], None], resources: Resources, study: Study | None
-    ) -> Results:
+    def _work(self, take: Callable[[], Task | None], ended: Callable[[Task, int], None], study: Study | None) -> Results:
         """Run what there is to run; what has been found is written, however that ends."""
         try:
-            Processes(work, take, ended, resources.jobs).run()
+            Processes(work, take, ended, self.resources.jobs).run()
         finally:
             results = self._write(study)
         return results
 
-    def _take_up(self, entry: Entry, resources: Resources, study: Study | None = None) -> None:
+    def _take_up(self, entry: Entry, study: Study | None = None) -> None:
         """Give a setting's trials their folders; those without a good record wait to be run. Settings of one config share its trial."""
         self.entries.append(entry)
         for seed in self.experiment.seeds:
@@ -164,24 +159,24 @@ class Sweep:
                 if record is not None and record["status"] == DONE:
                     self._records[folder] = record
                 else:
-                    self._queue.append(self._task(folder, config, resources, anew=record is not None))
+                    self._queue.append(self._task(folder, config, anew=record is not None))
             if folder in self._records:
                 entry.records[seed] = self._records[folder]
         self._tell(entry, study)
 
-    def _task(self, folder: str, config: dict[str, Any], resources: Resources, **kind: bool) -> Task:
-        return Task(folder, config, self.data, resources.device, resources.threads, **kind)
+    def _task(self, folder: str, config: dict[str, Any], **kind: bool) -> Task:
+        return Task(folder, config, self.data, self.resources.device, self.resources.threads, **kind)
 
     def _tell(self, entry: Entry, study: Study | None) -> None:
         if study is not None and entry.complete(self.experiment.seeds):
             study.tell(entry, entry.score(self.experiment.metric, self.experiment.seeds))
 
-    def _next(self, resources: Resources, study: Study | None) -> Task | None:
+    def _next(self, study: Study | None) -> Task | None:
         while not self._queue:
             entry = None if study is None else study.ask()
             if entry is None:
                 return None
-            self._take_up(entry, resources, study)
+            self._take_up(entry, study)
             self._write_state(study)
         task = self._queue.popleft()
         if not task.test:
@@ -211,11 +206,11 @@ class Sweep:
         names = dict.fromkeys([self.experiment.metric, *(f"{metrics.VAL}_{name}" for name in self.experiment.show)])
         return ", ".join(f"{name} {entry.value(name, seed):.4f}" for name in names) + f", {record['seconds']:.1f} s"
 
-    def _untested(self, resources: Resources) -> Iterator[Task]:
+    def _untested(self) -> Iterator[Task]:
         for folder, record in self._records.items():
             if record["status"] == DONE and metrics.TEST not in record:
                 entry, seed = self._users[folder][0]
-                yield self._task(folder, self.experiment.config(entry.setting, seed).to_dict(), resources, test=True)
+                yield self._task(folder, self.experiment.config(entry.setting, seed).to_dict(), test=True)
 
     def _evaluated(self, task: Task, code: int) -> None:
         record = self._records[task.folder] = _read_record(task.folder) or self._records[task.folder]
@@ -224,7 +219,7 @@ class Sweep:
         if "test_reason" in record:
             self.say(f"{Path(task.folder).name}: test rows: {record['test_reason']}")
 
-    def _say_plan(self, resources: Resources, study: Study | None) -> None:
+    def _say_plan(self, study: Study | None) -> None:
         waiting, seeds = len(self._queue), len(self.experiment.seeds)
         if study is None:
             what = f"{_count(len(self.entries), 'setting')}, {_count(seeds, 'seed')}: {_count(len(self._users), 'trial')}"
@@ -232,7 +227,7 @@ class Sweep:
             what = f"up to {_count(study.most, 'setting')} of study {study.name}, {_count(seeds, 'seed')}"
         done = f"; {len(self._records)} are done" if self._records else ""
         again = f", {waiting} to run" if self._records and study is None else ""
-        self.say(f"{what}, {resources.jobs} at a time{done}{again}")
+        self.say(f"{what}, {self.resources.jobs} at a time{done}{again}")
 
     def _clear(self) -> None:
         """Take away an earlier sweep; a user's own files beside it stay."""

@@ -21,7 +21,7 @@ from cm2pyro.api import CM2
 from cm2pyro.config import Config
 from cm2pyro.errors import CheckpointError, StoppedError, explain
 from cm2pyro.files import write_text
-from cm2pyro.inference.run import LOCK, locked, read_config
+from cm2pyro.inference.run import LOCK, best_record, locked, read_config
 from cm2pyro.registry import one_line
 from cm2pyro.sweep import metrics
 
@@ -91,9 +91,9 @@ def _fit(task: Task) -> dict[str, Any]:
             raise
         model = _fitted(task, resume=False)  # nothing in there can be gone on from
     found = metrics.flat(model.validate(task.data, bootstrap=_BOOTSTRAP).metrics)
-    scored = [line for line in model.history if line["val_log_loss"] is not None]
-    best = min(scored, key=lambda line: line["val_log_loss"])["epoch"] if scored else None
-    return {"status": DONE, "epochs": len(model.history), "best_epoch": best, metrics.VAL: found}
+    best = best_record(model.history)
+    best_epoch = None if best is None or best["val_log_loss"] is None else best["epoch"]
+    return {"status": DONE, "epochs": len(model.history), "best_epoch": best_epoch, metrics.VAL: found}
 
 
 def _await_the_last(folder: Path) -> None:

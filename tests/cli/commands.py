@@ -14,6 +14,13 @@ def call(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, s
     return int(stop.value.code or 0), out, err
 
 
+def done(*arguments: object) -> None:
+    """Run a command that must end well, where nobody asks what it says."""
+    with pytest.raises(SystemExit) as stop:
+        main([str(argument) for argument in arguments])
+    assert not stop.value.code
+
+
 def refused(capsys: pytest.CaptureFixture[str], code: int, *arguments: object) -> str:
     """Run a command that must be refused; its one line."""
     got, _, err = call(capsys, *arguments)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cm2pyro.cli import main
+from tests.cli.commands import call
 
 CONFIG = """
 modalities:
@@ -34,10 +34,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def check(folder: Path, capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
-    with pytest.raises(SystemExit) as stopped:
-        main(["data", "check", str(folder / "manifest.csv"), "--config", str(folder / "config.yaml")])
-    out, err = capsys.readouterr()
-    return int(stopped.value.code or 0), out, err
+    return call(capsys, "data", "check", folder / "manifest.csv", "--config", folder / "config.yaml")
 
 
 def _png(width: int, height: int) -> bytes:
@@ -74,6 +71,7 @@ def test_refused(folder: Path, capsys: pytest.CaptureFixture[str], file: str, co
         assert part in err
 
 
+EMPTY = "1 notes are empty and count as missing, first b.txt"
 LONG = "1 notes longer than 100,000 characters are read to that length, first b.txt"
 ORDER = "hours out of order in 1 samples, put in order; first b.csv"
 WINDOW = "1 measurements outside 0 to 48 hours are left out, first b.csv"
@@ -82,32 +80,12 @@ WINDOW = "1 measurements outside 0 to 48 hours are left out, first b.csv"
 @pytest.mark.parametrize(
     ("file", "content", "says", "left"),
     [
-        ("b.txt", "", "1 notes are empty and count as missing, first b.txt", "modality note: 2 of 3 rows"),
-        ("b.txt", " \n\t [** ... **] ", "1 notes are empty and count as missing, first b.txt", "modality note: 2 of 3 rows"),
-        (
-            "b.txt",
-            "word " * 200_000,
-            "1 notes longer than 100,000 characters are read to that length, first b.txt",
-            "modality note: 3 of 3",
-        ),
-        (
-            "b.csv",
-            "hours,variable,value\n2,hr,80\n1,hr,90\n",
-            "hours out of order in 1 samples, put in order; first b.csv",
-            "modality ehr: 3 of 3",
-        ),
-        (
-            "b.csv",
-            "hours,variable,value\n2,hr,80\n49,hr,90\n",
-            "1 measurements outside 0 to 48 hours are left out, first b.csv",
-            "ehr: 3 of 3",
-        ),
-        (
-            "b.csv",
-            "hours,variable,value\n-2,hr,80\n",
-            "1 measurements outside 0 to 48 hours are left out, first b.csv",
-            "modality ehr: 2 of 3",
-        ),
+        ("b.txt", "", EMPTY, "modality note: 2 of 3 rows"),
+        ("b.txt", " \n\t [** ... **] ", EMPTY, "modality note: 2 of 3 rows"),
+        ("b.txt", "word " * 200_000, LONG, "modality note: 3 of 3"),
+        ("b.csv", "hours,variable,value\n2,hr,80\n1,hr,90\n", ORDER, "modality ehr: 3 of 3"),
+        ("b.csv", "hours,variable,value\n2,hr,80\n49,hr,90\n", WINDOW, "ehr: 3 of 3"),
+        ("b.csv", "hours,variable,value\n-2,hr,80\n", WINDOW, "modality ehr: 2 of 3"),
     ],
 )
 def test_taken_with_a_word(folder: Path, capsys: pytest.CaptureFixture[str], file: str, content: str, says: str, left: str) -> None:

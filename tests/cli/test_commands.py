@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,8 +14,8 @@ import pandas as pd
 import pytest
 import yaml
 
-from cm2pyro.cli import main
-from tests.cli.commands import call, refused
+from cm2pyro.inference import run as run_folder
+from tests.cli.commands import call, done, refused
 
 CONFIG = {
     "modalities": {
@@ -59,9 +60,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         )
     pd.DataFrame(rows).to_csv(folder / "manifest.csv", index=False)
     (folder / "config.yaml").write_text(yaml.safe_dump(CONFIG, sort_keys=False))
-    with pytest.raises(SystemExit) as stop:
-        main(["fit", str(folder / "config.yaml"), "--data", str(folder / "manifest.csv"), "--out", str(folder / "run")])
-    assert stop.value.code == 0
+    done("fit", folder / "config.yaml", "--data", folder / "manifest.csv", "--out", folder / "run")
     return folder
 
 
@@ -160,8 +159,6 @@ def test_config_refusals(made: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
     path = tmp_path / "c.yaml"
     path.write_text(yaml.safe_dump(config, sort_keys=False).replace("'.nan'", ".nan"))
     line = refused(capsys, 2, "fit", path, "--data", made / "manifest.csv", "--out", tmp_path / "run")
-    import re
-
     assert re.search(expected, line), line
     assert not (tmp_path / "run").exists()
 
@@ -205,8 +202,6 @@ def at(row: int, column: str, value: str):
     ],
 )
 def test_manifest_refusals(made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, edit: object, expected: str) -> None:
-    import re
-
     path = edited(made, name, edit)
     line = refused(capsys, 1, "fit", made / "config.yaml", "--data", path, "--out", tmp_path / "run")
     assert re.search(expected, line), line
@@ -283,8 +278,7 @@ def test_a_killed_fit_goes_on_where_it_stopped(made: Path, tmp_path: Path, capsy
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    done = len(metrics.read_text().splitlines())
-    assert 3 <= done <= 30
+    assert 3 <= len(metrics.read_text().splitlines()) <= 30
     assert call(capsys, *arguments, "--out", run, "--resume")[0] == 0
     assert call(capsys, *arguments, "--out", tmp_path / "whole")[0] == 0
     for folder in ("killed", "whole"):
@@ -294,8 +288,6 @@ def test_a_killed_fit_goes_on_where_it_stopped(made: Path, tmp_path: Path, capsy
 
 
 def test_two_fits_into_one_folder_are_refused(made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from cm2pyro.inference import run
-
-    with run.locked(tmp_path / "run"):
+    with run_folder.locked(tmp_path / "run"):
         line = refused(capsys, 1, "fit", made / "config.yaml", "--data", made / "manifest.csv", "--out", tmp_path / "run")
     assert "another fit" in line

@@ -9,8 +9,7 @@ import pytest
 import yaml
 
 from cm2pyro.api import CM2
-from cm2pyro.cli import main
-from tests.cli.commands import call, refused
+from tests.cli.commands import call, done, refused
 
 pytestmark = pytest.mark.slow
 
@@ -34,13 +33,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with simulated data, config.yaml and a finished run under a mask."""
     folder = tmp_path_factory.mktemp("masks")
     (folder / "config.yaml").write_text(yaml.safe_dump(CONFIG, sort_keys=False))
-    for arguments in (
-        ["simulate", folder / "data", "--samples", 240, "--missing", 0.1],
-        ["fit", folder / "config.yaml", "--data", folder / "data" / "manifest.csv", "--out", folder / "run"],
-    ):
-        with pytest.raises(SystemExit) as stop:
-            main([str(argument) for argument in arguments])
-        assert stop.value.code == 0
+    done("simulate", folder / "data", "--samples", 240, "--missing", 0.1)
+    done("fit", folder / "config.yaml", "--data", folder / "data" / "manifest.csv", "--out", folder / "run")
     return folder
 
 

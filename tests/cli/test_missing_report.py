@@ -10,8 +10,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from cm2pyro.cli import main
-from tests.cli.commands import call, refused
+from tests.cli.commands import call, done, refused
 
 pytestmark = pytest.mark.slow
 
@@ -40,9 +39,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "fit": {"epochs": 2, "batch_size": 16},
     }
     (folder / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
-    with pytest.raises(SystemExit) as stop:
-        main(["fit", str(folder / "config.yaml"), "--data", str(folder / "manifest.csv"), "--out", str(folder / "run")])
-    assert stop.value.code == 0
+    done("fit", folder / "config.yaml", "--data", folder / "manifest.csv", "--out", folder / "run")
     return folder
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cm2pyro.cli import main
+from tests.cli.commands import call
 
 COLUMNS = (
     "patientid,offset,sex,age,finding,temperature,pO2_saturation,leukocyte_count,neutrophil_count,lymphocyte_count,view,modality,location,"
@@ -32,15 +32,12 @@ def collection(tmp_path: Path) -> Path:
     return folder
 
 
-def call(capsys: pytest.CaptureFixture[str], collection: Path, *extra: str) -> tuple[int, str, str]:
-    with pytest.raises(SystemExit) as stop:
-        main(["prepare", "covid-cxr", "--records", str(collection), "--out", str(collection.parent / "out"), *extra])
-    out, err = capsys.readouterr()
-    return stop.value.code, out, err  # type: ignore[return-value]
+def prepared(capsys: pytest.CaptureFixture[str], collection: Path, *extra: str) -> tuple[int, str, str]:
+    return call(capsys, "prepare", "covid-cxr", "--records", collection, "--out", collection.parent / "out", *extra)
 
 
 def test_it_says_what_it_wrote(collection: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    code, out, err = call(capsys, collection)
+    code, out, err = prepared(capsys, collection)
     assert (code, err) == (0, "")
     assert "images: 20 of 20 patients (0 with both labels); COVID-19 10, other findings 10" in out
     assert "notes with a name blanked (COVID-19 / other): 1 / 0" in out
@@ -51,22 +48,20 @@ def test_it_says_what_it_wrote(collection: Path, capsys: pytest.CaptureFixture[s
 
 
 def test_options_are_passed_on(collection: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    code, out, _ = call(capsys, collection, "--no-blank", "--splits", "test=1")
+    code, out, _ = prepared(capsys, collection, "--no-blank", "--splits", "test=1")
     assert code == 0
     assert "names of diseases and tests are left in" in out
     assert "splits (COVID-19 / other): test 10 / 10" in out
     assert "SARS-CoV-2 was found." in (collection.parent / "out" / "manifest.csv").read_text()
-    assert call(capsys, collection)[0] == 2
-    assert call(capsys, collection, "--overwrite")[0] == 0
+    assert prepared(capsys, collection)[0] == 2
+    assert prepared(capsys, collection, "--overwrite")[0] == 0
 
 
 def test_help_says_what_the_folder_holds(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as stop:
-        main(["prepare", "covid-cxr", "--help"])
-    out = " ".join(capsys.readouterr().out.split())
-    assert stop.value.code == 0
+    code, out, _ = call(capsys, "prepare", "covid-cxr", "--help")
+    assert code == 0
     for part in ("metadata.csv and images/", "--blank / --no-blank", "train=0.6,val=0.15,test=0.25"):
-        assert part in out
+        assert part in " ".join(out.split())
 
 
 def edit(old: str, new: str, encoding: str = "utf-8") -> Callable[[Path], object]:
@@ -95,7 +90,7 @@ def test_what_is_wrong_is_said_in_one_line(
     collection: Path, capsys: pytest.CaptureFixture[str], spoil: Callable[[Path], object], says: str
 ) -> None:
     spoil(collection)
-    code, out, err = call(capsys, collection)
+    code, out, err = prepared(capsys, collection)
     assert (code, out) == (1, "")
     assert says in err
     assert err.startswith("error: ")

@@ -6,8 +6,7 @@ import pandas as pd
 import pytest
 
 from cm2pyro.api import CM2
-from cm2pyro.cli import main
-from tests.cli.commands import call, refused
+from tests.cli.commands import call, done, refused
 
 SMALL = ["--set", "latent.dim=2", "--set", "prior.components=1", "--set", "fit.epochs=2", "--set", "fusion={kind: mlp, layers: 0}"]
 HEAD = "priors.head={dist: Normal, loc: 0, scale: 0.5}"
@@ -42,8 +41,7 @@ def test_list_names_every_site_and_what_a_config_has(root: Path, capsys: pytest.
 def made(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with data and two runs on given latents: of points, and of a normal guide."""
     folder = tmp_path_factory.mktemp("priors")
-    with pytest.raises(SystemExit):
-        main(["simulate", str(folder / "data"), "--samples", "150", "--seed", "3"])
+    done("simulate", folder / "data", "--samples", 150, "--seed", 3)
     for name in ("delta", "normal"):
         overrides = (*SMALL[1::2], f"guide.globals={name}", HEAD)
         CM2.from_config(root / "configs" / "simulated-embedding.yaml", overrides=overrides).fit(

@@ -9,8 +9,7 @@ import pytest
 import yaml
 
 from cm2pyro.api import CM2
-from cm2pyro.cli import main
-from tests.cli.commands import refused
+from tests.cli.commands import done, refused
 
 pytestmark = pytest.mark.slow
 
@@ -48,24 +47,18 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     frame.to_csv(folder / "manifest.csv", index=False)
     frame.assign(split=["train"] * 180 + ["test"] * 60).to_csv(folder / "no_val.csv", index=False)
     (folder / "config.yaml").write_text(yaml.safe_dump(CONFIG, sort_keys=False))
-    run(folder / "config.yaml", "--data", folder / "manifest.csv", "--out", folder / "run", command="fit")
+    done("fit", folder / "config.yaml", "--data", folder / "manifest.csv", "--out", folder / "run")
     return folder
 
 
-def run(*arguments: object, command: str = "evaluate") -> None:
-    with pytest.raises(SystemExit) as stop:
-        main([command, *map(str, arguments)])
-    assert not stop.value.code
-
-
 def predictions(folder: Path, fit: Path) -> pd.DataFrame:
-    run(fit, "--data", folder / "manifest.csv", "--out", folder / "p.csv", command="predict")
+    done("predict", fit, "--data", folder / "manifest.csv", "--out", folder / "p.csv")
     return pd.read_csv(folder / "p.csv")
 
 
 def test_subgroups_of_a_manifest_column_and_of_a_table(made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = [made / "run", "--data", made / "manifest.csv", "--out", tmp_path / "m.json", "--bootstrap", 10]
-    run(*arguments, "--by", "sex", "--by", "static.age", "--missing", "only:given")
+    done("evaluate", *arguments, "--by", "sex", "--by", "static.age", "--missing", "only:given")
     assert "sex missing: n " in capsys.readouterr().out
     found = json.loads((tmp_path / "m.json").read_text())
     for metrics in (found, found["missing"]["only:given"]):
@@ -86,7 +79,7 @@ def test_recalibrate_bends_predictions_and_evaluations(made: Path, tmp_path: Pat
     line = refused(capsys, 2, "evaluate", *arguments, "--challenge", "physionet2012")
     assert "cm2pyro recalibrate" in line
     try:
-        run(made / "run", "--data", made / "manifest.csv", command="recalibrate")
+        done("recalibrate", made / "run", "--data", made / "manifest.csv")
         out = capsys.readouterr().out
         assert "60 rows with split 'val'" in out
         assert "recalibration temperature on 60 rows: log-loss" in out
@@ -95,7 +88,7 @@ def test_recalibrate_bends_predictions_and_evaluations(made: Path, tmp_path: Pat
         logit = np.log(before["probability"] / (1 - before["probability"])) / stored["parameters"][0][0]
         assert after["probability"].to_numpy() == pytest.approx(1 / (1 + np.exp(-logit.to_numpy())), abs=1e-6)
         assert (after["q05"] <= after["q95"]).all()
-        run(*arguments, "--challenge", "physionet2012", "--figure", tmp_path / "a.png")
+        done("evaluate", *arguments, "--challenge", "physionet2012", "--figure", tmp_path / "a.png")
         found = json.loads((tmp_path / "m.json").read_text())["challenge"]
         assert found["threshold"] == stored["threshold"]
         test = pd.read_csv(made / "manifest.csv")["split"].eq("test")
@@ -103,7 +96,7 @@ def test_recalibrate_bends_predictions_and_evaluations(made: Path, tmp_path: Pat
         called = p >= stored["threshold"]
         assert found["event1"]["value"] == pytest.approx(min(labels[called].sum() / labels.sum(), labels[called].mean()))
         # A second recalibration is fitted to the fit itself, not on top of the first.
-        run(made / "run", "--data", made / "manifest.csv", command="recalibrate")
+        done("recalibrate", made / "run", "--data", made / "manifest.csv")
         assert json.loads((made / "run" / "recalibration.json").read_text()) == stored
         (made / "run" / "recalibration.json").write_text("{")
         assert "recalibration.json" in refused(capsys, 1, "predict", made / "run", "--data", made / "manifest.csv", "--out", tmp_path / "p")

@@ -8,8 +8,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from cm2pyro.cli import main
-from tests.cli.commands import call, refused
+from tests.cli.commands import call, done, refused
 
 LABELS = ["label_sepsis", "label_shock", "label_rare"]
 TASKS = {"multilabel": {"type": "multilabel", "labels": LABELS}, "regression": {"type": "regression", "label": "los"}}
@@ -48,9 +47,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "fit": {"epochs": 2, "batch_size": 16},
         }
         (folder / f"{name}.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
-        with pytest.raises(SystemExit) as stop:
-            main(["fit", str(folder / f"{name}.yaml"), "--data", str(folder / "manifest.csv"), "--out", str(folder / name)])
-        assert stop.value.code == 0
+        done("fit", folder / f"{name}.yaml", "--data", folder / "manifest.csv", "--out", folder / name)
     return folder
 
 

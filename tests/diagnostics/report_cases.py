@@ -1,4 +1,4 @@
-"""A report's material with known truth, made without a fit."""
+"""A report's material with known truth, made without a fit; and what a section says."""
 
 from dataclasses import replace
 from typing import Any
@@ -10,6 +10,7 @@ from cm2pyro.config import Config
 from cm2pyro.data.dataset import Dataset
 from cm2pyro.diagnostics.evaluation import Evaluation
 from cm2pyro.diagnostics.report.material import Material, Source
+from cm2pyro.diagnostics.report.parts import Figure, Section, Table
 from cm2pyro.distributions.copulas import make_copula
 from cm2pyro.distributions.copulas.independence import IndependenceCopula
 from cm2pyro.distributions.mixture import CopulaMixture
@@ -104,3 +105,15 @@ def _outcomes(random: np.random.Generator, n: int, task: str, classes: int) -> t
 
 def without_labels(m: Material) -> Material:
     return replace(m, evaluation=None, labelled=np.zeros(0, dtype=np.int64))
+
+
+def texts(section: Section, level: str = "warning") -> list[str]:
+    return [finding.text for finding in section.findings if finding.level == level]
+
+
+def table(section: Section, at: int = 0) -> Table:
+    return [part for part in section.parts if isinstance(part, Table)][at]
+
+
+def pictures(section: Section) -> int:
+    return sum(len(part.pictures) for part in section.parts if isinstance(part, Figure))

@@ -9,7 +9,7 @@ import torch
 
 from cm2pyro.config import Config
 from cm2pyro.diagnostics.family_choice import FamilyChoice
-from cm2pyro.diagnostics.paired_elpd import compare
+from cm2pyro.diagnostics.paired_elpd import paired_elpd
 from cm2pyro.distributions.structure import MixtureStructure
 from cm2pyro.inference.leave_out import LeftOut
 from cm2pyro.inference.select import Candidate
@@ -24,13 +24,13 @@ def test_ties_go_to_the_simpler() -> None:
     noise = (noise - noise.mean()) / noise.std(ddof=1)  # a gain of g a subject has a standard error of exactly 20
 
     def chosen(gain: float, simplicity: list[tuple[int, ...]]) -> int:
-        return compare(np.stack([base, base + gain / 400 + noise], 1), simplicity).chosen
+        return paired_elpd(np.stack([base, base + gain / 400 + noise], 1), simplicity).chosen
 
     assert chosen(39, [(1,), (2,)]) == 0
     assert chosen(41, [(1,), (2,)]) == 1
     assert chosen(39, [(1,), (1,)]) == 1  # equally simple: the better
     assert chosen(-39, [(2,), (1,)]) == 1
-    found = compare(np.stack([base, base + 0.1 + noise], 1), [(1,), (2,)])
+    found = paired_elpd(np.stack([base, base + 0.1 + noise], 1), [(1,), (2,)])
     assert found.difference.tolist() == pytest.approx([-40, 0])
     assert found.se_difference.tolist() == pytest.approx([20, 0])
     # At exactly two standard errors chance decides.

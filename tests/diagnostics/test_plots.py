@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from scipy.stats import binomtest
 
 from cm2pyro.diagnostics import plots
@@ -33,20 +32,6 @@ def size(path):
     assert data[:8] == b"\x89PNG\r\n\x1a\n"
     assert b"IEND" in data[-12:]
     return struct.unpack(">II", data[16:24])
-
-
-@pytest.fixture
-def figures(monkeypatch):
-    """Figures drawn during the test."""
-    made = []
-
-    class Kept(Figure):
-        def __init__(self, *args, **kwargs):
-            super().__init__(*args, **kwargs)
-            made.append(self)
-
-    monkeypatch.setattr(plots, "Figure", Kept)
-    return made
 
 
 @pytest.mark.parametrize(

@@ -4,9 +4,7 @@ import struct
 
 import numpy as np
 import pytest
-from matplotlib.figure import Figure
 
-from cm2pyro.diagnostics import plots
 from cm2pyro.diagnostics.plots_regression import predicted_and_patterns
 from cm2pyro.errors import DataError
 
@@ -15,20 +13,6 @@ def case(n, seed=0):
     rng = np.random.default_rng(seed)
     mean = rng.normal(100, 20, n)
     return mean + 5 * rng.normal(size=n), mean, mean - 8, mean + 8, rng.random((n, 2)) < 0.6, ["series", "image"]
-
-
-@pytest.fixture
-def figures(monkeypatch):
-    """Figures drawn during the test."""
-    made = []
-
-    class Kept(Figure):
-        def __init__(self, *args, **kwargs):
-            super().__init__(*args, **kwargs)
-            made.append(self)
-
-    monkeypatch.setattr(plots, "Figure", Kept)
-    return made
 
 
 @pytest.mark.parametrize("n", [1, 25, 20_000])

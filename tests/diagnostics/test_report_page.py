@@ -90,13 +90,6 @@ def test_a_report_without_warnings_says_so() -> None:
     assert "No warning." in to_html(Report("t", "s", (Section("a", "A", ("p",)),)))
 
 
-def test_with_section() -> None:
-    report = evil_report()
-    added = Section("new", "New", ())
-    assert [section.key for section in report.with_section(added).sections] == ["one", "two", "new"]
-    assert [section.key for section in report.with_section(added, after="one").sections] == ["one", "new", "two"]
-
-
 @pytest.mark.parametrize(
     ("value", "text"),
     [

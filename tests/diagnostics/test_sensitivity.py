@@ -6,7 +6,7 @@ import torch
 
 from cm2pyro.config import Config
 from cm2pyro.data.dataset import Dataset
-from cm2pyro.diagnostics.evaluation import Evaluation
+from cm2pyro.diagnostics.evaluation import Evaluation, Measures
 from cm2pyro.diagnostics.sensitivity import Sensitivity, Shift, check_delta, parse_delta
 from cm2pyro.errors import ConfigError, DataError
 from cm2pyro.inference.predict import Prediction, predict
@@ -78,7 +78,7 @@ def test_an_lstm_is_moved_uphill_by_the_length_asked_for() -> None:
 def evaluation(data: Dataset, risk: np.ndarray) -> Evaluation:
     p = np.column_stack([1 - risk, risk])
     made = Evaluation("binary", ("0", "1"), data, Prediction(p, p, p, p, risk), None)
-    made.metrics = made.measure(50, 0, True)
+    made.metrics = made.measure(Measures(50, 0, patterns=True))
     return made
 
 

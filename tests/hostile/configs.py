@@ -1,5 +1,6 @@
 """Configs: YAML that is none, that unfolds, that runs code; keys and values out of range; weights with code in them."""
 
+import os
 import pickle
 from pathlib import Path
 
@@ -57,7 +58,7 @@ text.add("a pickle", of(pickle.dumps(Trap())), "config.yaml")
 text.add("a megabyte of one word", of("a" * 5_000_000), "bytes")
 text.add(
     "forty gigabytes of nothing",
-    lambda folder: (of("")(folder), __import__("os").truncate(folder / "config.yaml", 40 << 30)),
+    lambda folder: (of("")(folder), os.truncate(folder / "config.yaml", 40 << 30)),
     "bytes",
     bomb=True,
 )

@@ -2,6 +2,8 @@
 
 import io
 import json
+import os
+import pickle
 import struct
 import zlib
 from collections.abc import Callable
@@ -10,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from tests.hostile.world import CHECK, Case, Corpus, Spoil, cell, cut, doing, frame, put
+from tests.hostile.world import CHECK, Case, Corpus, Spoil, cell, config, cut, doing, frame, put
 
 picture = Corpus("picture", CHECK, 1, "row 5", "p03")
 
@@ -178,9 +180,7 @@ note = Corpus("note", CHECK, 1, "row 5", "p03")
 note.add("latin-1", put("p03.txt", "Müde".encode("latin-1")), "p03.txt", "UTF-8")
 note.add("UTF-16", put("p03.txt", "Müde".encode("utf-16")), "p03.txt", "UTF-8")
 note.add("a picture", put("p03.txt", saved("JPEG")), "p03.txt", "UTF-8")
-note.add(
-    "a gigabyte of nothing", lambda f: (put("p03.txt", b"")(f), __import__("os").truncate(f / "p03.txt", 40 << 30)), "p03.txt", bomb=True
-)
+note.add("a gigabyte of nothing", lambda f: (put("p03.txt", b"")(f), os.truncate(f / "p03.txt", 40 << 30)), "p03.txt", bomb=True)
 
 
 def several(content: str | bytes, name: str = "p03n.csv") -> Spoil:
@@ -222,7 +222,7 @@ vector.add("empty", put("p03.npy", b""), "numpy.save")
 vector.add("text", put("p03.npy", "1,2,3"), "numpy.save")
 vector.add("cut short", cut("p03.npy", 0.9), "numpy.save")
 vector.add("a pickle in an array", put("p03.npy", array(np.array([Trap()], dtype=object), allow_pickle=True)), "numpy.save")
-vector.add("a pickle alone", put("p03.npy", __import__("pickle").dumps(Trap())), "numpy.save")
+vector.add("a pickle alone", put("p03.npy", pickle.dumps(Trap())), "numpy.save")
 vector.add("an archive of arrays", lambda f: (np.savez(f / "x.npz", a=np.ones(3)), (f / "x.npz").rename(f / "p03.npy")), "numpy.save")
 vector.add("text as numbers", put("p03.npy", array(np.array(["a", "b"]))), "numpy.save")
 vector.add("dates", put("p03.npy", array(np.array(["2150-01-01"], dtype="datetime64[D]"))), "numpy.save")
@@ -259,8 +259,6 @@ INSTEAD = ("vector: {kind: embedding, encoder: mlp, hidden: 4}", "vector: {kind:
 
 
 def columns(a: str, b: str) -> Spoil:
-    from tests.hostile.world import config
-
     return doing(config(*INSTEAD), frame(lambda f: f.assign(a=a, b=b)))
 
 

@@ -1,4 +1,4 @@
-"""Run folders that somebody else has had in his hands: checkpoints, JSON, YAML, tokenizer, posterior."""
+"""Run folders that somebody else has had in his hands: checkpoints, JSON, YAML, tokenizer."""
 
 import json
 import pickle
@@ -12,12 +12,10 @@ from safetensors.torch import load_file, safe_open, save_file
 
 from cm2pyro.inference import checkpoint as checkpoint_file
 from tests.hostile.files import Trap
-from tests.hostile.shards import sharded
-from tests.hostile.world import PREDICT, Case, Corpus, Spoil, cut, directory, edit_json, gone, link, pipe, put, swap
+from tests.hostile.world import PREDICT, Case, Corpus, Spoil, cut, directory, edit_json, gone, pipe, put, swap
 
 BEST = "run/checkpoints/best.safetensors"
 RESUME = "fit config.yaml --data manifest.csv --out run --resume --set fit.epochs=2"
-COMPARE = "compare run other"
 
 
 def tensors(change: Callable[[dict[str, torch.Tensor], dict[str, object]], object], name: str = BEST) -> Spoil:
@@ -125,6 +123,7 @@ RUBBISH = {
     "an empty object": "{}",
     "zeros": bytes(100),
 }
+jsons: list[Corpus] = []
 for name in ("preprocessing.json", "holdout.json", "metrics.jsonl", "recalibration.json"):
     corpus = Corpus(f"run: {name}", PREDICT, 1, name)
     for what, content in RUBBISH.items():
@@ -134,7 +133,7 @@ for name in ("preprocessing.json", "holdout.json", "metrics.jsonl", "recalibrati
     corpus.add("a folder", directory(f"run/{name}"))
     if name != "recalibration.json":
         corpus.add("gone", gone(f"run/{name}"))
-    globals().setdefault("JSON", []).append(corpus)
+    jsons.append(corpus)
 
 state = Corpus("run: what was learned", PREDICT, 1, "preprocessing.json")
 
@@ -222,81 +221,4 @@ rest.add("the lock is a pipe", pipe("run/.lock"), ".lock", command=RESUME)
 rest.add("nothing to resume", gone("run/checkpoints/last.safetensors"), "resume", command=RESUME)
 rest.add("a manifest without the modality's length", lambda f: np.save(f / "p03.npy", np.ones(5)), "p03", "length 5", anywhere=True)
 
-posterior = Corpus("run: posterior.nc", COMPARE, 1, "posterior.nc")
-
-
-def other(spoil: Spoil) -> Spoil:
-    def both(folder: Path) -> None:
-        (folder / "other").mkdir()
-        (folder / "other" / "posterior.nc").write_bytes((folder / "run" / "posterior.nc").read_bytes())
-        spoil(folder)
-
-    return both
-
-
-def dataset(change: Callable[[object], object]) -> Spoil:
-    def spoil(folder: Path) -> None:
-        import h5py
-
-        with h5py.File(folder / "run" / "posterior.nc", "r+") as opened:
-            change(opened)
-
-    return other(spoil)
-
-
-def giant(opened: object) -> None:
-    group = opened["log_likelihood"]  # type: ignore[index]
-    del group["outcome"]
-    group.create_dataset("outcome", shape=(1, 1_000_000, 1_000_000), chunks=(1, 1000, 1000), dtype="f8", fillvalue=0.0)
-    for axis, name in enumerate(("chain", "draw", "sample_id")):
-        group["outcome"].dims[axis].label = name
-
-
-POSTERIOR = "run/posterior.nc"
-posterior.add("gone", other(gone(POSTERIOR)), "not there")
-posterior.add("a folder", other(directory(POSTERIOR)))
-posterior.add("a pipe", other(pipe(POSTERIOR)))
-posterior.add("empty", other(put(POSTERIOR, b"")))
-posterior.add("text", other(put(POSTERIOR, "posterior")))
-posterior.add("cut short", other(cut(POSTERIOR, 0.5)))
-posterior.add("the signature alone", other(put(POSTERIOR, b"\x89HDF\r\n\x1a\n" + bytes(100))))
-posterior.add("no likelihood", dataset(lambda opened: opened.__delitem__("log_likelihood")))  # type: ignore[attr-defined]
-posterior.add("no outcome", dataset(lambda opened: opened["log_likelihood"].__delitem__("outcome")))  # type: ignore[index]
-posterior.add("no ids", dataset(lambda opened: opened["constant_data"].__delitem__("trained")))  # type: ignore[index]
-posterior.add(
-    "a likelihood of nan",
-    dataset(lambda opened: opened["log_likelihood"]["outcome"].__setitem__(..., np.nan)),
-    "run",
-    "finite",
-    anywhere=True,
-)  # type: ignore[index]
-posterior.add("a likelihood of eight terabytes", dataset(giant), bomb=True)
-
-# --- results in place of what was given ------------------------------------------------------------------------------------
-
-over = Corpus("run, an output over", PREDICT, 2, "another file")
-over.add("a shard", sharded(lambda *_: None), "--out shards", command="predict run --data shards --out shards/train-00000/manifest.parquet")
-over.add("the manifest", lambda f: None, "--out manifest.csv", command="predict run --data manifest.csv --out manifest.csv")
-over.add("the manifest, by a link", link("m.csv", "manifest.csv"), "--out m.csv", command="predict run --data manifest.csv --out m.csv")
-over.add("the run's config", lambda f: None, "file of the run", command="predict run --data manifest.csv --out run/config.yaml")
-over.add("the weights", lambda f: None, "file of the run", command=f"impute run --data manifest.csv --out {BEST}")
-over.add("the history", lambda f: None, "file of the run", command="evaluate run --data manifest.csv --out run/metrics.jsonl")
-over.add("the manifest, by masks", lambda f: None, "--masks", command="evaluate run --data manifest.csv --out m.json --masks manifest.csv")
-over.add(
-    "the other one",
-    lambda f: None,
-    "--report a.csv",
-    "two",
-    command="predict run --data manifest.csv --out a.csv --report a.csv",
-    anywhere=True,
-)
-
-CASES: list[Case] = [
-    *checkpoint.cases,
-    *beside.cases,
-    *(case for corpus in globals()["JSON"] for case in corpus.cases),
-    *state.cases,
-    *rest.cases,
-    *posterior.cases,
-    *over.cases,
-]
+CASES: list[Case] = [case for corpus in (checkpoint, beside, *jsons, state, rest) for case in corpus.cases]

@@ -11,12 +11,13 @@ from pathlib import Path
 import pytest
 
 from cm2pyro.cli import main
-from tests.hostile import archives, bound, configs, files, foreign, manifests, runs, shards, tables
+from tests.hostile import archives, bound, configs, files, foreign, manifests, overwriting, posteriors, runs, shards, tables
 from tests.hostile.world import CHECK, FOLDER, PREDICT, Case
 
 pytestmark = pytest.mark.slow
 
-CASES = [case for module in (manifests, tables, files, shards, configs, archives, runs, foreign) for case in module.CASES]
+MODULES = (manifests, tables, files, shards, configs, archives, runs, posteriors, overwriting, foreign)
+CASES = [case for module in MODULES for case in module.CASES]
 BOUND = 700 << 20  # bytes that a bomb may take beside what Python had; every bomb would take more
 PRELOAD = ["cm2pyro.cli", "cm2pyro.api", "cm2pyro.data.check", "torchvision", "torch._dynamo", "transformers", "pyarrow.parquet", "pydicom"]
 PATIENCE = 90  # seconds, after which nothing more is expected; a refusal takes well under one
@@ -121,7 +122,7 @@ def test_the_corpus_is_large_and_its_names_differ() -> None:
 def test_the_good_folder_is_accepted(world_with_run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """Or every case could be refused for another reason than its own."""
     monkeypatch.chdir(world_with_run)
-    for command in (CHECK, PREDICT, FOLDER):
+    for command in (CHECK, PREDICT, PREDICT, FOLDER):  # its own predictions, beside the manifest, are replaced
         with pytest.raises(SystemExit) as stop:
             main(command.split())
         assert not stop.value.code, capsys.readouterr().err

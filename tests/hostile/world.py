@@ -1,6 +1,7 @@
 """A small folder in which everything is good, and what spoils one thing in it."""
 
 import json
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -202,7 +203,6 @@ def directory(name: str) -> Spoil:
 
 def pipe(name: str) -> Spoil:
     """A FIFO that nobody writes to: whoever opens it waits for ever."""
-    import os
 
     def spoil(folder: Path) -> None:
         (folder / name).unlink(missing_ok=True)

@@ -6,9 +6,10 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Ellipse
 from scipy.stats import kstest
 
+from cm2pyro.diagnostics.plots import short
 from cm2pyro.diagnostics.report.material import Material
 from cm2pyro.diagnostics.report.parts import Cell, Figure, Finding, Picture, Section, Table
-from cm2pyro.diagnostics.report.pictures import COLORS, DARK, Array, component_color, legend, panel, points, short, spread_rows, titled
+from cm2pyro.diagnostics.report.pictures import COLORS, DARK, Array, component_color, legend, panel, points, spread_rows, titled
 
 _RARE = 0.01  # weight below which a component is as good as empty
 _FAR, _ENOUGH = 0.2, 100  # a distance from normal that is no chance, from that many rows on

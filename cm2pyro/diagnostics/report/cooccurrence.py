@@ -3,9 +3,10 @@
 import numpy as np
 import torch
 
+from cm2pyro.diagnostics.plots import short
 from cm2pyro.diagnostics.report.material import Material
 from cm2pyro.diagnostics.report.parts import Cell, Figure, Finding, Picture, Section, Table
-from cm2pyro.diagnostics.report.pictures import Array, panel, short, titled
+from cm2pyro.diagnostics.report.pictures import Array, panel, titled
 
 PAIRS = 6
 _MOST = 8  # components up to which cells are numbered

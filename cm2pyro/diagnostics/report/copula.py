@@ -10,15 +10,16 @@ from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri
 from scipy.stats import kendalltau
 
+from cm2pyro.diagnostics.plots import short
 from cm2pyro.diagnostics.report.material import Material, pair_copula
 from cm2pyro.diagnostics.report.parts import Cell, Figure, Finding, Picture, Section, Table
-from cm2pyro.diagnostics.report.pictures import DARK, Array, legend, panel, points, short, spread_rows, titled
+from cm2pyro.diagnostics.report.pictures import DARK, Array, legend, panel, points, spread_rows, titled
 from cm2pyro.distributions.copulas.base import MAX_TAU, Copula
 
 PAIRS = 3  # drawn; the table has all
 _POINTS = 800  # of a panel
-_FEW = 30  # rows below which a pair's tau is the prior's rather than the data's
-_LEAST = 10  # rows of a component that have a tau
+FEW = 30  # rows below which a pair's tau is the prior's rather than the data's
+LEAST = 10  # rows of a component that have a tau
 _ROWS = 3000  # of which Kendall's tau is computed
 _GRID, _EDGE = 81, 3.3  # points beyond the edge are drawn on it
 _COPULA_LEVELS = (0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 8.0, 15.0)
@@ -44,7 +45,7 @@ def inside(x: Array, component: NDArray[Any]) -> float:
 
     Unlike tau of the pooled scores it is free of the margins: a component that lies beside its latents leaves it as it is.
     """
-    found = [(int(own.sum()), kendall(x[own])) for own in (component == t for t in np.unique(component)) if own.sum() >= _LEAST]
+    found = [(int(own.sum()), kendall(x[own])) for own in (component == t for t in np.unique(component)) if own.sum() >= LEAST]
     found = [(n, tau) for n, tau in found if np.isfinite(tau)]
     return float(np.average([tau for _, tau in found], weights=[n for n, _ in found])) if found else float("nan")
 
@@ -161,11 +162,11 @@ def _mean(values: Array) -> float:
 
 def _findings(m: Material, facts: Sequence[dict[str, float]]) -> list[Finding]:
     found = []
-    few = [f"{m.pair_name(pair)} ({int(fact['n'])})" for pair, fact in zip(m.pairs, facts, strict=True) if fact["n"] < _FEW]
+    few = [f"{m.pair_name(pair)} ({int(fact['n'])})" for pair, fact in zip(m.pairs, facts, strict=True) if fact["n"] < FEW]
     if few:
         found.append(
             Finding(
-                f"Fewer than {_FEW} of these rows have both modalities of {', '.join(few)}: tau there rests on the prior, or on other rows."
+                f"Fewer than {FEW} of these rows have both modalities of {', '.join(few)}: tau there rests on the prior, or on other rows."
             )
         )
     bound = [m.pair_name(pair) for pair, fact in zip(m.pairs, facts, strict=True) if fact["bound"] > 0.98 * MAX_TAU]
@@ -175,7 +176,7 @@ def _findings(m: Material, facts: Sequence[dict[str, float]]) -> list[Finding]:
     far = []
     for pair, fact in zip(m.pairs, facts, strict=True):
         n = min(fact["n"], _ROWS)
-        if n >= _FEW and fact["gap"] > 0.1 + 3 * np.sqrt(2 * (2 * n + 5) / (9 * n * (n - 1))):
+        if n >= FEW and fact["gap"] > 0.1 + 3 * np.sqrt(2 * (2 * n + 5) / (9 * n * (n - 1))):
             far.append(f"{m.pair_name(pair)} ({fact['gap']:.2f})")
     if far:
         found.append(

@@ -3,10 +3,11 @@
 import numpy as np
 import torch
 
+from cm2pyro.diagnostics.plots import short
 from cm2pyro.diagnostics.report.copula import contours, strongest
 from cm2pyro.diagnostics.report.material import Material, pair_copula, pair_tau
 from cm2pyro.diagnostics.report.parts import Figure, Picture, Section
-from cm2pyro.diagnostics.report.pictures import DARK, ORANGE, Array, panel, short, spread_rows, titled
+from cm2pyro.diagnostics.report.pictures import DARK, ORANGE, Array, panel, spread_rows, titled
 from cm2pyro.distributions.mixture import CopulaMixture
 
 _GRID = 81

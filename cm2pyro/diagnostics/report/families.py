@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from scipy.special import ndtri
 from scipy.stats import rankdata
 
-from cm2pyro.diagnostics.report.copula import density, inside, pseudo, strongest
+from cm2pyro.diagnostics.report.copula import FEW, LEAST, density, inside, pseudo, strongest
 from cm2pyro.diagnostics.report.material import Material
 from cm2pyro.diagnostics.report.parts import Cell, Figure, Section, Table
 from cm2pyro.diagnostics.report.pictures import Array
@@ -16,10 +16,7 @@ from cm2pyro.distributions.copulas import make_copula
 
 _DRAWN = ("gaussian", "student_t", "clayton", "gumbel", "frank", "joe")
 FAMILIES = (*_DRAWN, "survival_clayton", "survival_gumbel", "survival_joe")
-_LEAST = 0.05  # |tau| below which families are too alike
-_MOST = 0.95
-_FEW = 30
-_LEAST_ROWS = 10
+_WEAK, _STRONG = 0.05, 0.95  # |tau| below which families are too alike, and at which they are drawn at most
 
 
 def section(m: Material) -> Section:
@@ -32,12 +29,12 @@ def section(m: Material) -> Section:
     s, component = ranked(*pseudo(m, pair, j))
     tau = inside(s, component)
     name = f"{m.pair_name(pair)}, dimension {j + 1}"
-    if len(s) < _FEW or not abs(tau) >= _LEAST:
+    if len(s) < FEW or not abs(tau) >= _WEAK:
         text = f"{name}: {len(s):,} rows, tau {tau:+.2f} in the data: too few rows or too weak a dependence to tell families apart."
         return Section(key, title, (text,))
     # A family of positive dependence takes a negative one with the first coordinate mirrored (rotation by 90°).
     turned = s * np.array([np.sign(tau), 1.0])
-    size = float(np.clip(abs(tau), _LEAST, _MOST))
+    size = float(np.clip(abs(tau), _WEAK, _STRONG))
     copulas = {family: make_copula(family, 2, tau=size, dtype=torch.float64) for family in FAMILIES}
     logs = {family: copula.log_prob(torch.from_numpy(turned)).numpy() for family, copula in copulas.items()}
     mirrored = " (first coordinate mirrored)" if tau < 0 else ""
@@ -69,7 +66,7 @@ def section(m: Material) -> Section:
 
 def ranked(s: Array, component: NDArray[Any]) -> tuple[Array, NDArray[Any]]:
     """Normal scores (n, 2) of the ranks inside each component: margins have no say. Components of fewer than 10 rows are left out."""
-    large = np.isin(component, [t for t in np.unique(component) if (component == t).sum() >= _LEAST_ROWS])
+    large = np.isin(component, [t for t in np.unique(component) if (component == t).sum() >= LEAST])
     s, component = s[large].copy(), component[large]
     for t in np.unique(component):
         own = component == t

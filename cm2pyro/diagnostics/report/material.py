@@ -18,6 +18,7 @@ from cm2pyro.distributions.copulas.base import Copula, tau_of_pair
 from cm2pyro.distributions.mixture import CopulaMixture
 from cm2pyro.inference.monitor import latents
 from cm2pyro.inference.program import Program
+from cm2pyro.inference.run import best_record
 from cm2pyro.inference.snapshots import Values, chosen
 
 Array = NDArray[np.float64]
@@ -69,11 +70,9 @@ class Material:
 
     @property
     def kept_epoch(self) -> int:
-        """The epoch whose weights the run keeps: that of the lowest validation log-loss, the last where none was computed."""
-        scored = [(record["val_log_loss"], record["epoch"]) for record in self.history if record.get("val_log_loss") is not None]
-        if scored and all(record.get("val_log_loss") is not None for record in self.history):
-            return int(min(scored)[1])
-        return int(self.history[-1]["epoch"]) if self.history else 0
+        """The epoch whose weights the run keeps; 0 without a history."""
+        best = best_record(self.history)
+        return 0 if best is None else int(best["epoch"])
 
     @property
     def dim(self) -> int:

@@ -4,7 +4,7 @@ import numpy as np
 
 from cm2pyro.diagnostics.report.material import Material
 from cm2pyro.diagnostics.report.parts import Cell, Finding, Section, Table
-from cm2pyro.diagnostics.resampling import pattern_keys
+from cm2pyro.diagnostics.resampling import pattern_keys, patterns
 
 PATTERNS = 16
 _FEW = 20  # rows of a pattern below which its figures say little
@@ -14,15 +14,15 @@ def section(m: Material) -> Section:
     """A table of patterns with outcome and prediction, and one of pairs."""
     n = len(m.z)
     keys = pattern_keys(m.observed.numpy(), m.names, n)
-    found, place, counts = np.unique(keys, return_inverse=True, return_counts=True)
-    order = np.argsort(-counts, kind="stable")
+    found, place = patterns(keys)
+    counts = np.bincount(place, minlength=len(found))
     columns = ["observed", "rows", "share", *_outcome_columns(m)]
     rows: list[tuple[Cell, ...]] = []
-    for k in order[:PATTERNS]:
-        rows.append((_text(str(found[k]), m.names), int(counts[k]), f"{counts[k] / n:.1%}", *_outcome(m, np.flatnonzero(place == k))))
-    if len(order) > PATTERNS:
-        rest = np.isin(place, order[PATTERNS:])
-        text = f"{len(order) - PATTERNS} other patterns"
+    for k, pattern in enumerate(found[:PATTERNS]):
+        rows.append((_text(pattern, m.names), int(counts[k]), f"{counts[k] / n:.1%}", *_outcome(m, np.flatnonzero(place == k))))
+    if len(found) > PATTERNS:
+        rest = place >= PATTERNS
+        text = f"{len(found) - PATTERNS} other patterns"
         rows.append((text, int(rest.sum()), f"{rest.mean():.1%}", *_outcome(m, np.flatnonzero(rest))))
     caption = "Rows by what is observed, the most frequent first. " + _said(m)
     seen = m.observed.double()
@@ -32,10 +32,9 @@ def section(m: Material) -> Section:
         tuple((name, *together[i]) for i, name in enumerate(m.names)),
         "Rows that have both modalities; on the diagonal, rows that have the one.",
     )
-    parts = (Table(tuple(columns), tuple(rows), caption), pairs) if len(m.names) > 1 else (Table(tuple(columns), tuple(rows), caption),)
-    return Section(
-        "missingness", "Missingness patterns", parts, tuple(_findings(m, dict(zip(found.tolist(), counts.tolist(), strict=True))))
-    )
+    table = Table(tuple(columns), tuple(rows), caption)
+    findings = _findings(dict(zip(found, counts.tolist(), strict=True)))
+    return Section("missingness", "Missingness patterns", (table, pairs) if len(m.names) > 1 else (table,), tuple(findings))
 
 
 def _text(key: str, names: tuple[str, ...]) -> str:
@@ -80,7 +79,7 @@ def _said(m: Material) -> str:
     )
 
 
-def _findings(m: Material, counts: dict[str, int]) -> list[Finding]:
+def _findings(counts: dict[str, int]) -> list[Finding]:
     found = []
     few = {key: n for key, n in counts.items() if n < _FEW}
     if few:

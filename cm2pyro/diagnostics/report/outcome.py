@@ -5,9 +5,10 @@ import numpy as np
 from cm2pyro.diagnostics.calibration import bins_for
 from cm2pyro.diagnostics.evaluation import ALIKE, FEW_EVENTS, Evaluation
 from cm2pyro.diagnostics.metrics import predicted_class, reliability
+from cm2pyro.diagnostics.plots import draw_bins, short
 from cm2pyro.diagnostics.report.material import Material
 from cm2pyro.diagnostics.report.parts import Cell, Figure, Finding, Picture, Section, Table
-from cm2pyro.diagnostics.report.pictures import BLUE, GREY, ORANGE, Array, legend, panel, short, spread_rows, titled
+from cm2pyro.diagnostics.report.pictures import BLUE, GREY, ORANGE, Array, legend, panel, spread_rows, titled
 
 _FEW = 50  # rows of a reliability diagram below which its bins are noise
 _LABELS = 6  # diagrams of a multilabel task
@@ -71,19 +72,7 @@ def _reliability(hit: Array, sure: Array, title: str, x: str, y: str) -> Picture
     with panel(f"{title} of {len(hit)} rows, predicted: observed by bin: {pairs}", size=(4.4, 4.2)) as drawn:
         curve, histogram = drawn.rows((4, 1))
         curve.plot([0, limit], [0, limit], color=GREY, linewidth=1, linestyle="--", label="perfect calibration")
-        lengths = np.maximum(0, [bins["observed"] - bins["low"], bins["high"] - bins["observed"]])
-        curve.errorbar(
-            bins["predicted"],
-            bins["observed"],
-            yerr=lengths,
-            color=BLUE,
-            marker="o",
-            markersize=5,
-            linewidth=0.7,
-            elinewidth=1.5,
-            capsize=2.5,
-            label="bins, 95% interval",
-        )
+        draw_bins(curve, bins, "bins, 95% interval")
         curve.set(xlim=(-0.02 * limit, 1.02 * limit), ylim=(-0.02 * limit, 1.04 * limit))
         titled(curve, title, "", y)
         histogram.hist(sure, bins=np.linspace(0, limit, 41).tolist(), color=BLUE, alpha=0.7)

@@ -1,7 +1,7 @@
 """What a report is made of: plain values, no HTML."""
 
-from dataclasses import dataclass, replace
-from typing import ClassVar, Literal, Self
+from dataclasses import dataclass
+from typing import ClassVar, Literal
 
 Cell = str | int | float | None
 
@@ -72,9 +72,3 @@ class Report:
     def findings(self, level: str) -> list[tuple[Section, Finding]]:
         """Those of a level, with the section that they belong to."""
         return [(section, finding) for section in self.sections for finding in section.findings if finding.level == level]
-
-    def with_section(self, section: Section, after: str | None = None) -> Self:
-        """The report with one more section, at the end or after that with the key `after`."""
-        keys = [own.key for own in self.sections]
-        at = len(keys) if after is None else keys.index(after) + 1
-        return replace(self, sections=(*self.sections[:at], section, *self.sections[at:]))

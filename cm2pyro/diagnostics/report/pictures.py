@@ -35,7 +35,8 @@ _POINTS = (
 )  # of Okabe and Ito, the purple darker; blue last: densities are blue
 LINES = ("-", "--", "-.", ":")
 POINTS = 1500  # drawn in one panel; more would hide one another
-_DPI, _COLOURS = 150, 96  # of a PNG's palette
+_DPI = 150
+_PALETTE = 96  # colours of a PNG
 
 
 class Drawn:
@@ -60,23 +61,27 @@ def panel(alt: str, label: str = "", size: tuple[float, float] = (4.4, 3.4)) -> 
     for axes in drawn.figure.axes:
         axes.tick_params(labelsize=9)
     words_as_they_are(drawn.figure)
-    raw = io.BytesIO()
-    FigureCanvasAgg(drawn.figure).print_png(raw)
-    small = io.BytesIO()
+    drawn.picture = Picture(painted(drawn.figure), alt, label)
+
+
+def painted(figure: Figure) -> bytes:
+    """The figure as a PNG."""
+    raw, small = io.BytesIO(), io.BytesIO()
+    FigureCanvasAgg(figure).print_png(raw)
     with Image.open(raw) as image:
         _with_palette(image.convert("RGB")).save(small, "PNG", optimize=True)
-    drawn.picture = Picture(small.getvalue(), alt, label)
+    return small.getvalue()
 
 
 def _with_palette(image: Image.Image) -> Image.Image:
-    """The picture in 250 colours, a third of the bytes: the most frequent, and ours, of which a legend may show a few points alone.
+    """The picture in `_PALETTE` colours, a third of the bytes: the most frequent, and ours, of which a legend may show a few points alone.
 
     Pillow's own ways merge colours that few points have, or tint the ground.
     """
     pixels = np.asarray(image, dtype=np.int64) @ (1 << 16, 1 << 8, 1)  # one number a colour
     found, place, counts = np.unique(pixels, return_inverse=True, return_counts=True)
     own = [int(color[1:], 16) for color in {*COLORS, *_POINTS, DARK}]
-    kept = np.unique([*found[np.argsort(-counts, kind="stable")][: _COLOURS - len(own)], *own])
+    kept = np.unique([*found[np.argsort(-counts, kind="stable")][: _PALETTE - len(own)], *own])
     parts = [np.stack([colors >> 16, colors >> 8 & 255, colors & 255], -1) for colors in (kept, found)]
     nearest = cKDTree(parts[0]).query(parts[1])[1].astype(np.uint8)
     made = Image.fromarray(nearest[place].reshape(pixels.shape))
@@ -146,7 +151,3 @@ def points(axes: Axes, shown: Array, component: NDArray[Any], components: int, w
 def spread_rows(n: int, most: int = POINTS) -> NDArray[np.int64]:
     """Evenly taken positions of n rows, at most `most`."""
     return np.unique(np.linspace(0, n - 1, min(n, most)).astype(np.int64)) if n else np.zeros(0, dtype=np.int64)
-
-
-def short(text: str, width: int = 24) -> str:
-    return text if len(text) <= width else text[: width - 1] + "…"
