@@ -69,6 +69,7 @@ def test_check(made: Path, root: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert "--draws" in refused(capsys, 2, "priors", "check", config, *data, "--draws", 1)
 
 
+@pytest.mark.slow
 def test_sensitivity(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
     base = ["--data", made / "data" / "manifest.csv", "--draws", 100]
     out = made / "sensitivity"

@@ -33,6 +33,7 @@ def command(made: Path, out: Path, *further: object) -> list[object]:
     return ["sweep", made / "config.yaml", "--data", made / "manifest.csv", "--out", out, "--device", "cpu", *further]
 
 
+@pytest.mark.slow
 def test_a_grid_from_beginning_to_end(made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out"
     # Column c is not there, which only a fit can see.
@@ -110,6 +111,7 @@ def wait_for(process: subprocess.Popen[str], done: Callable[[], bool]) -> None:
         time.sleep(0.05)
 
 
+@pytest.mark.slow
 def test_a_sweep_that_is_stopped_and_one_that_is_killed_go_on(made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out, epochs = tmp_path / "out", 120
     changes = [f"fit.epochs={epochs}", "fit.patience=999", "fit.checkpoint_minutes=10"]
@@ -145,6 +147,7 @@ def test_a_sweep_that_is_stopped_and_one_that_is_killed_go_on(made: Path, tmp_pa
     assert (out / "trials" / "0001.log").read_text().count("resuming after epoch") == 2
 
 
+@pytest.mark.slow
 def test_a_random_search_and_optuna(made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     space = ["--random", "fit.lr=1e-3:1e-1:log", "--grid", "prior.components=1,2", "--set", "fit.epochs=1"]
     code, said, err = call(capsys, *command(made, tmp_path / "random", *space, "--trials", 3, "--metric", "auroc"))

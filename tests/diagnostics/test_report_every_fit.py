@@ -13,6 +13,7 @@ from cm2pyro.diagnostics.report.parts import Figure, Finding, Section, Table
 from tests.diagnostics.report_cases import material, mixture, without_labels
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("make", "sections"),
     [

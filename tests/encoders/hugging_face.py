@@ -41,7 +41,8 @@ def save(folder: Path, family: str, dtype: torch.dtype = torch.float32, tokenize
     if tokenizer:
         trained = tokens.train([" ".join(WORDS)] * 4, 300)
         special = {"unk_token": "[UNK]", "pad_token": "[PAD]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
-        PreTrainedTokenizerFast(tokenizer_object=trained, **special).save_pretrained(folder)
+        # Said in the folder too: transformers 4 sets it to what is said there when it reads.
+        PreTrainedTokenizerFast(tokenizer_object=trained, add_prefix_space=True, **special).save_pretrained(folder)
     return folder
 
 

@@ -65,6 +65,7 @@ def test_chains_are_drawn_and_stored(fitted: tuple[CM2, Path]) -> None:
         torch.testing.assert_close(read.values[name], value, rtol=0, atol=0)
 
 
+@pytest.mark.slow
 def test_predictions_are_the_same_after_a_load(table: pd.DataFrame, fitted: tuple[CM2, Path], tmp_path: Path) -> None:
     model, run = fitted
     expected = model.predict(table, draws=40)

@@ -23,6 +23,7 @@ def run(place: Path, tasks: list[str], jobs: int) -> dict[str, int]:
     return ended
 
 
+@pytest.mark.slow
 def test_each_ends_for_itself(tmp_path: Path) -> None:
     before = signal.getsignal(signal.SIGTERM)
     assert run(tmp_path, ["a", "die", "b", "fail", "c"], 2) == {"a": 0, "die": -signal.SIGKILL, "b": 0, "fail": 3, "c": 0}
@@ -59,6 +60,7 @@ def test_a_signal_ends_all_of_them(number: int, code: int, tmp_path: Path) -> No
     assert not (tmp_path / "began_a").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="threads are counted in /proc")
 def test_they_are_forked_from_a_process_of_one_thread(tmp_path: Path, root: Path) -> None:
     """In a process of its own, since others of this suite may have started the one that all are forked from."""

@@ -87,10 +87,9 @@ def test_the_papers_numbers_all_find_their_place() -> None:
     published = read(experiments / "published.yaml")
     told = {(one.source, *one.bases, one.label): 0 for one in published}
     assert len(told) == len(published)
-    for path in experiments.glob("*.yaml"):
-        for base, label in {(one.bases[0], one.label) for one in published}:
-            if path.name != "published.yaml":
-                found = Experiment.read(path, experiments.parent / base, (f"task.label={label}",)).references
-                for one in found:
-                    told[one.source, base, label] += sum(one.points == other.points for other in published)
+    for base, label in {(one.bases[0], one.label) for one in published}:
+        for name in ("components", "family", "ablations") if base == "mimic4-cxr.yaml" else ("components",):
+            found = Experiment.read(experiments / f"{name}.yaml", experiments.parent / base, (f"task.label={label}",)).references
+            for one in found:
+                told[one.source, base, label] += sum(one.points == other.points for other in published)
     assert min(told.values()) > 0, told

@@ -31,6 +31,7 @@ def go_on(study: Study, most: int) -> list[Entry]:
     return found
 
 
+@pytest.mark.slow
 def test_it_learns_and_goes_on_where_it_was(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
