@@ -199,7 +199,7 @@ def test_predict_without_labels_splits_and_a_modality(table: pd.DataFrame) -> No
     assert nothing.any()
     assert frame.loc[nothing, "typicality"].isna().all()
     assert frame.loc[~nothing, "typicality"].between(0, 100).all()
-    assert frame.loc[nothing, "probability"].nunique() == 1
+    assert np.ptp(frame.loc[nothing, "probability"]) < 1e-6  # rows of one batch, added up in another order by older torch
     assert (frame["q05"] <= frame["probability"]).mean() > 0.95
     with pytest.raises(DataError, match="label"):
         fitted.evaluate(table[["sample_id", "m0"]])

@@ -16,6 +16,7 @@ from cm2pyro.data.mimic.cohort import OLDEST, Cohort
 from cm2pyro.data.mimic.events import EARLY, EventTable, stream
 from cm2pyro.data.mimic.labels import READMISSION_DAYS, mortality, readmission
 from cm2pyro.data.mimic.linked import Link, phenotype_labels
+from cm2pyro.data.mimic.phenotypes import unknown_codes
 from cm2pyro.data.mimic.spool import Spool, Stays
 from cm2pyro.data.mimic.summary import Summary
 from cm2pyro.data.mimic.values import Counts
@@ -131,6 +132,7 @@ def build(request: Request, tables: Tables) -> Summary:
             notes=cohort.notes,
             labels={str(c): int(manifest[c].sum()) for c in manifest if str(c).startswith("label_")},
             flags_differ=disagree,
+            unknown_codes=unknown_codes(tables.diagnoses[tables.diagnoses.hadm_id.isin(stays.hadm_id)]),
             counts=counts,
             coverage=coverage,
             modalities={modality.name: modality.report(stays.sample_id) for modality in linked},

@@ -9,6 +9,8 @@ from cm2pyro.data.mimic.values import Counts
 
 __all__ = ["Summary"]
 
+_MOST_CODES = 5  # named in a line; all are in prepared.json
+
 
 @dataclass(frozen=True)
 class Summary:
@@ -16,7 +18,8 @@ class Summary:
 
     Attributes:
         steps: the exclusions in order. notes: lines about single rows. labels: positive stays by label. flags_differ: stays whose
-            HOSPITAL_EXPIRE_FLAG says otherwise than label_mortality. counts: of the events. coverage: stays that have a variable.
+            HOSPITAL_EXPIRE_FLAG says otherwise than label_mortality. unknown_codes: rows by diagnosis code ('' where it is absent) that
+            is in no category, and so teaches no phenotype. counts: of the events. coverage: stays that have a variable.
         modalities: counts of the linked modalities. files: what these wrote.
     """
 
@@ -30,6 +33,7 @@ class Summary:
     notes: list[str]
     labels: dict[str, int]
     flags_differ: int
+    unknown_codes: dict[str, int]
     counts: Counts
     coverage: dict[str, int]
     modalities: dict[str, dict[str, int]]
@@ -64,6 +68,13 @@ class Summary:
         for what, counter in (("impossible", counts.impossible), ("unreadable", counts.unreadable), ("unknown units", counts.units)):
             if counter:
                 lines.append(f"{what}: {_listed(counter)}")
+        if self.unknown_codes:
+            often = dict(sorted(self.unknown_codes.items(), key=lambda item: -item[1])[:_MOST_CODES])
+            named = ", ".join(f"{code or '(empty)'} {count:,}" for code, count in often.items())
+            lines.append(
+                f"diagnosis codes in no category, so of no phenotype: {len(self.unknown_codes):,} codes, "
+                f"{sum(self.unknown_codes.values()):,} rows ({named}{', …' if len(often) < len(self.unknown_codes) else ''})"
+            )
         lines.append("stays with a variable: " + ", ".join(f"{name} {count / n:.0%}" for name, count in self.coverage.items()))
         lines += [f"{name}: {_listed(found)}" for name, found in self.modalities.items()]
         return lines

@@ -270,3 +270,17 @@ def test_a_task_folder_of_mimic3_benchmarks_is_read_as_one(tmp_path: Path) -> No
     (records / "train" / "listfile.csv").write_text("stay,y_true\n")
     refused(tmp_path, records, DataError, "has no episodes")
     refused(tmp_path, records, ConfigError, "leave --hours and --pairs out", hours=24.0)
+
+
+def test_codes_in_no_category_are_told(tmp_path: Path, mimic3: Any) -> None:
+    _, plain = run(tmp_path / "plain", mimic3)
+    assert not any("no category" in line for line in plain.lines())
+    for code, times in {"ZZ9": 2, "": 1, "A": 1, "B": 1, "C": 1, "D": 1}.items():
+        for i in range(times):
+            mimic3.add("DIAGNOSES_ICD", SUBJECT_ID=1, HADM_ID=11, SEQ_NUM=10 + i, ICD9_CODE=code)
+    mimic3.add("DIAGNOSES_ICD", SUBJECT_ID=1, HADM_ID=99999, SEQ_NUM=1, ICD9_CODE="YY9")  # of no stay
+    _, summary = run(tmp_path / "codes", mimic3)
+    assert summary.unknown_codes == {"ZZ9": 2, "": 1, "A": 1, "B": 1, "C": 1, "D": 1}
+    assert summary.content()["unknown_codes"] == summary.unknown_codes
+    (line,) = [line for line in summary.lines() if "no category" in line]
+    assert line == "diagnosis codes in no category, so of no phenotype: 6 codes, 7 rows (ZZ9 2, (empty) 1, A 1, B 1, C 1, …)"
