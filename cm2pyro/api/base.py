@@ -18,7 +18,7 @@ from cm2pyro.data.prepared import Preparation
 from cm2pyro.diagnostics import typicality
 from cm2pyro.distributions import CopulaMixture
 from cm2pyro.encoders import Modules, check_encoders
-from cm2pyro.errors import CheckpointError, DataError
+from cm2pyro.errors import CheckpointError, ConfigError, DataError
 from cm2pyro.inference import distributed
 from cm2pyro.inference.predict import predict
 from cm2pyro.inference.program import Program
@@ -80,7 +80,10 @@ class Base:
                 apply_override(raw, override)
             config = Config.from_dict(raw)
         elif not isinstance(config, Config):
-            config = Config.from_file(config, overrides)
+            try:
+                return cls(Config.from_file(config, overrides), say, encoders, priors)
+            except ConfigError as error:  # what is found when encoders and priors are made does not know the file
+                raise error if str(config) in str(error) else type(error)(f"{config}: {error}") from error
         return cls(config, say, encoders, priors)
 
     @property

@@ -66,9 +66,12 @@ def test_each_listed_name_is_blanked(name: str) -> None:
 
 @given(st.lists(st.one_of(st.sampled_from(PLAIN), st.tuples(spelled())), max_size=12))
 def test_other_words_stay_in_their_order(words: list[str | tuple[str]]) -> None:
-    """A name between bars: a run of names may become one token, what stands outside the bars may not change."""
-    text = " | ".join(word if isinstance(word, str) else word[0] for word in words)
-    wanted = " | ".join(word if isinstance(word, str) else TOKEN for word in words)
+    """A name between bars: a run of names may become one token, what stands outside the bars may not change.
+
+    Two bars: with one there are three signs between names, as many as a space inside a name may stand for.
+    """
+    text = " || ".join(word if isinstance(word, str) else word[0] for word in words)
+    wanted = " || ".join(word if isinstance(word, str) else TOKEN for word in words)
     assert blank(text) == (wanted, sum(isinstance(word, tuple) for word in words))
 
 
