@@ -27,14 +27,25 @@ def check_rows(data: str, experiment: Experiment, test: bool) -> None:
         raise DataError(f"{data}: --evaluate test: no row has split 'test', expected some; mark them, or leave it out")
 
 
-def digest(data: str) -> str:
-    """SHA-256 of the manifest, or of the index of shards. Raises DataError."""
+def digest(data: str, experiment: Experiment) -> str:
+    """SHA-256 of the manifest and of the tables beside it that any setting reads, or of the index of shards; files of cells do not count.
+
+    Raises:
+        DataError: one of them cannot be read.
+    """
     path = Path(data) / INDEX if is_shards(data) else Path(data)
     found = hashlib.sha256()
-    try:
-        with open_regular(path) as opened:
-            while block := opened.read(1 << 20):
-                found.update(block)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}); name a manifest, or a folder of shards") from error
+    for place in (path, *(() if is_shards(data) else _tables(path, experiment))):
+        try:
+            with open_regular(place) as opened:
+                while block := opened.read(1 << 20):
+                    found.update(block)
+        except OSError as error:
+            raise DataError(f"{place}: cannot be read ({error.strerror}); name a manifest, or a folder of shards") from error
     return found.hexdigest()
+
+
+def _tables(manifest: Path, experiment: Experiment) -> list[Path]:
+    """Those that are there; a fit says of the others what they should be."""
+    names = {name for setting in corners(experiment.axes) for name in experiment.config(setting).tables()}
+    return [path for name in sorted(names) if (path := manifest.parent / name).is_file()]

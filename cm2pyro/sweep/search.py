@@ -53,7 +53,7 @@ class Sweep:
 
     def __init__(self, experiment: Experiment, data: str, out: str | Path, resources: Resources, say: Say, test: bool = False) -> None:
         self.experiment, self.data, self.out, self.resources, self.say, self.test = experiment, data, Path(out), resources, say, test
-        self.digest = digest(data)
+        self.digest = digest(data, experiment)
         self.entries: list[Entry] = []
         self._names: dict[str, str] = {}  # digest of a config -> name of its trial
         self._earlier: dict[str, Any] = {}  # sweep.json as it was
@@ -71,7 +71,9 @@ class Sweep:
                 raise CheckpointError(f"{self.out}: holds no sweep to resume ({SWEEP} is not there); run it without --resume")
             self._earlier = read_json(self.out / SWEEP)
             if self._earlier.get("data_sha256") != self.digest:
-                raise DataError(f"--resume: {self.data} is not what the sweep in {self.out} was run on; give that, or start anew")
+                raise DataError(
+                    f"--resume: {self.data} or a table beside it is not what the sweep in {self.out} was run on; give that, or start anew"
+                )
             self._names = self._earlier.get("trials", {})
             if not isinstance(self._names, dict) or not all(re.fullmatch(r"\d{4,}", str(name)) for name in self._names.values()):
                 raise CheckpointError(
@@ -271,7 +273,7 @@ class Sweep:
 
 def study_name(experiment: Experiment, data: str) -> str:
     """The same question on the same data is the same study, wherever it is asked."""
-    asked = [experiment.base, [asdict(axis) for axis in experiment.axes], experiment.seeds, experiment.metric, digest(data)]
+    asked = [experiment.base, [asdict(axis) for axis in experiment.axes], experiment.seeds, experiment.metric, digest(data, experiment)]
     return f"cm2pyro-{hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:12]}"
 
 
