@@ -45,6 +45,7 @@ SCALARS = st.one_of(
 OPTIONS = st.dictionaries(st.from_regex(r"x[a-z_]{1,8}", fullmatch=True), st.one_of(SCALARS, st.lists(SCALARS, max_size=3)), max_size=3)
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(OPTIONS, OPTIONS, st.floats(1e-12, 1e3), st.text(min_size=1, max_size=8), st.integers(0, 2**32 - 1))
 def test_any_config_round_trips(modality: dict[str, Any], prior: dict[str, Any], lr: float, label: str, seed: int) -> None:

@@ -58,6 +58,7 @@ def here(made: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return made
 
 
+@pytest.mark.slow
 def test_the_run_records_their_versions(made: Path) -> None:
     assert json.loads((made / "run" / "env.json").read_text())["packages"] == {NAME: "unknown"}
     found = versions_of(["torch.nn:Linear", "torch:Tensor", "google.nowhere:A", f"{NAME}.encoders:Wide"])
@@ -97,6 +98,7 @@ def test_a_run_is_refused_before_anything_is_imported_and_loaded_with_trust(here
         CM2.load("run")  # what this process has imported does not speak for the folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("command", "also"),
     [
@@ -135,6 +137,7 @@ def test_select_and_diagnose_with_trust(here: Path, tmp_path: Path, capsys: pyte
     assert "exchangeable" in (tmp_path / "run" / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_the_user_s_own_config_is_trusted(here: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for command in (
         "data check manifest.csv --config config.yaml",

@@ -23,6 +23,7 @@ def read(run: Path) -> list[dict]:
     return [json.loads(line) for line in (run / logs.FILE).open()]
 
 
+@pytest.mark.slow
 def test_a_line_an_event_and_appended_on_resume(tmp_path: Path) -> None:
     def cut(record: dict, warnings: list[str]) -> None:
         if record["epoch"] == 2:

@@ -64,6 +64,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_fit_reports_every_epoch_and_the_split_it_used(made: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     code, out, _ = call(capsys, "fit", made / "config.yaml", "--data", made / "manifest.csv", "--out", tmp_path / "run", "--seed", 3)
     assert code == 0

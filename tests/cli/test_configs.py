@@ -33,6 +33,7 @@ def test_a_config_comes_with_what_it_is_based_on(tmp_path: Path, capsys: pytest.
     assert CM2.from_config(tmp_path / "ablations" / "frank.yaml").config.prior.copula.family == "frank"
 
 
+@pytest.mark.slow
 def test_an_experiment_comes_with_what_it_names(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Alone in its folder each is what it is among all the others."""
     for path in (root / "configs" / "experiments").iterdir():

@@ -43,6 +43,7 @@ def signals_at(step: int, *numbers: int) -> Any:
     return take_step
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_fit_that_is_asked_to_stop_goes_on_to_the_same_bits(
     number: int, code: int, arguments: list[object], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch

@@ -12,6 +12,7 @@ SMALL = ["--set", "latent.dim=2", "--set", "prior.components=1", "--set", "fit.e
 HEAD = "priors.head={dist: Normal, loc: 0, scale: 0.5}"
 
 
+@pytest.mark.slow
 def test_list_names_every_site_and_what_a_config_has(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = call(capsys, "priors", "list")
     assert code == 0
@@ -51,6 +52,7 @@ def made(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_check(made: Path, root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config, out = root / "configs" / "simulated-embedding.yaml", made / "check"
     data = ["--data", made / "data" / "manifest.csv", "--draws", 20, "--rows", 50, "--out", out]

@@ -65,6 +65,7 @@ def test_fit_says_what_it_did(made: Path, capsys: pytest.CaptureFixture[str], tm
     assert np.isfinite(record["val_log_loss"])
 
 
+@pytest.mark.slow
 def test_several_labels_predicted_and_evaluated(made: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     run, data = made / "multilabel", made / "manifest.csv"
     assert call(capsys, "predict", run, "--data", data, "--out", tmp_path / "p.csv")[0] == 0
@@ -84,6 +85,7 @@ def test_several_labels_predicted_and_evaluated(made: Path, capsys: pytest.Captu
     assert (tmp_path / "f.png").stat().st_size > 1000
 
 
+@pytest.mark.slow
 def test_numbers_predicted_and_evaluated(made: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     run, data = made / "regression", made / "manifest.csv"
     assert call(capsys, "predict", run, "--data", data, "--out", tmp_path / "p.csv")[0] == 0

@@ -114,6 +114,7 @@ def test_folders_that_are_refused(collection: Path) -> None:
     refused(collection, DataError, "metadata.csv: cannot be read")
 
 
+@pytest.mark.slow
 def test_a_long_note_is_kept_whole(collection: Path) -> None:
     note = "opacity " * 131_072
     write_rows(collection, changed(clinical_notes=note))

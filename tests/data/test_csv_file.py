@@ -31,6 +31,7 @@ def blocks(path: Path) -> dict[str, list[str]] | str:
     return {name: [cell for part in parts for cell in part[name]] for name in parts[0]}
 
 
+@pytest.mark.slow
 @settings(max_examples=400, deadline=None, derandomize=True)
 @given(st.lists(st.sampled_from(PIECES), max_size=30))
 def test_blocks_are_the_whole(tmp_path_factory: pytest.TempPathFactory, pieces: list[str]) -> None:

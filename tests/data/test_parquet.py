@@ -40,6 +40,7 @@ def parts(path: Path, names: list[str] = NAMES) -> list[pa.Table]:
         return list(read_batches(opened, "t.parquet", 50, names))
 
 
+@pytest.mark.slow
 def test_parts_are_the_whole_in_its_own_types(tmp_path: Path) -> None:
     path = saved(tmp_path)
     expected = pq.read_table(path)

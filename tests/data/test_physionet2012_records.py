@@ -92,6 +92,7 @@ def test_what_is_no_archive_is_refused(tmp_path: Path) -> None:
     refused(tmp_path, tmp_path / "empty", DataError, "found no record")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("outcomes", "says"),
     [

@@ -198,6 +198,7 @@ _headers = st.sampled_from(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(st.one_of(st.binary(max_size=60), st.tuples(_headers, _lines).map(lambda two: "\n".join([two[0], *two[1]]).encode())))
 def test_any_bytes_are_read_or_refused(content: bytes) -> None:
@@ -217,6 +218,7 @@ def test_any_bytes_are_read_or_refused(content: bytes) -> None:
                 assert ((events.hours >= 0) & (events.hours <= 48)).all()
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(
     st.lists(

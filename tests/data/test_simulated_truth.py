@@ -103,6 +103,7 @@ def test_the_bayes_auroc_is_that_of_the_true_probabilities() -> None:
     assert described["prevalence"] == pytest.approx(sample.probability[:, 1].mean(), abs=4 * np.sqrt(0.21 / N))
 
 
+@pytest.mark.slow
 def test_more_classes() -> None:
     truth, sample = drawn(classes=4)
     assert truth.linear.shape == (3, 3, 2)
@@ -122,6 +123,7 @@ def test_the_auroc_is_undefined_without_both_classes() -> None:
 # --- missingness ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mechanism", ["mcar", "mar", "mnar"])
 def test_the_missing_rate_is_the_one_asked_for(mechanism: str) -> None:
     _, sample = drawn(mechanism)

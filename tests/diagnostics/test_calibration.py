@@ -116,6 +116,7 @@ def tied(draw):
     )
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=100)
 @given(tied())
 def test_ece_equals_the_sum_over_the_bins_of_the_picture(rows):

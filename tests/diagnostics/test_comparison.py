@@ -75,6 +75,7 @@ def posterior(path: Path, each: np.ndarray, trained: np.ndarray, split: str = "t
     return path
 
 
+@pytest.mark.slow
 def test_rows_that_were_learned_from_are_left_out_as_arviz_does(tmp_path: Path) -> None:
     each = RNG.normal(-1, 0.3, (100, N))
     found = read_scores(posterior(tmp_path / "posterior.nc", each, np.full(N, True)))
@@ -85,6 +86,7 @@ def test_rows_that_were_learned_from_are_left_out_as_arviz_does(tmp_path: Path) 
     assert not found.unseen.any()
 
 
+@pytest.mark.slow
 def test_unseen_rows_need_nothing_left_out(tmp_path: Path) -> None:
     each, trained = RNG.normal(-1, 0.3, (50, N)), np.arange(N) < 120
     found = read_scores(posterior(tmp_path / "posterior.nc", each, trained))
@@ -94,6 +96,7 @@ def test_unseen_rows_need_nothing_left_out(tmp_path: Path) -> None:
     assert read_scores(posterior(tmp_path / "val.nc", each, trained, "val")).unseen.sum() == 80
 
 
+@pytest.mark.slow
 def test_a_missing_or_foreign_file_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="cm2pyro diagnose RUN"):
         read_scores(tmp_path / "posterior.nc")
@@ -102,6 +105,7 @@ def test_a_missing_or_foreign_file_is_one_line(tmp_path: Path) -> None:
         read_scores(tmp_path / "posterior.nc")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fate", ["loops", "crashes"])
 def test_a_file_on_which_the_library_loops_or_crashes_is_refused(fate: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     library = tmp_path / "library"

@@ -39,6 +39,7 @@ def tied(draw):
     return labels, scores, weights
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=100)
 @given(tied())
 def test_weighted_ranks_equal_scikit_learn(case):
@@ -59,6 +60,7 @@ def test_weighted_ranks_equal_scikit_learn_on_many_rows():
             assert auprc[i] == pytest.approx(average_precision_score(labels, rounded, sample_weight=w), abs=1e-12)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=100)
 @given(tied())
 def test_binary_values_equal_scikit_learn(case):

@@ -66,6 +66,7 @@ def test_one_label_equals_a_binary_task_intervals_included():
     assert list(found["patterns"]) == list(binary["patterns"])
 
 
+@pytest.mark.slow
 def test_macro_intervals_resample_whole_subjects_with_all_their_labels():
     labels, p, subjects, observed = case(n=150)
     found = call(labels, p, subjects, observed, bootstrap=100, seed=5)

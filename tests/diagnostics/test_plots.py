@@ -130,6 +130,7 @@ def test_patterns_by_count_with_accuracy_commonest_and_n(tmp_path, figures):
     assert axes.yaxis_inverted()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("patterns", "rows", "last"), [(12, 12, None), (13, 12, "other (2 patterns)"), (16, 12, "other (5 patterns)")])
 def test_rare_patterns_are_lumped(tmp_path, figures, patterns, rows, last):
     names = ["a", "b", "c", "d"]

@@ -70,6 +70,7 @@ def test_a_copula_that_is_not_the_data_is_told() -> None:
     assert not texts(copula.section(material(mixture(2, 1, 2, 0.6), n=1000)))
 
 
+@pytest.mark.slow
 def test_few_rows_of_a_pair_and_the_bound_of_tau_are_told() -> None:
     m = material(mixture(2, 1, 1, 0.985), n=40, missing=0.5)
     said = " ".join(texts(copula.section(m)))

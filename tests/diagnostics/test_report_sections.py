@@ -84,6 +84,7 @@ def test_the_kept_epoch() -> None:
     assert "No labelled validation row" in " ".join(texts(curves.section(unscored), "note"))
 
 
+@pytest.mark.slow
 def test_what_went_wrong_in_a_fit_is_told_and_what_passed_is_a_note() -> None:
     names = ("m0", "m1", "m2")
     collapsed = {"effective_components": {"m0": 1.0, "m1": 1.9, "m2": 1.9}}

@@ -11,6 +11,7 @@ from cm2pyro.errors import DataError
 DRAWS, SIMULATIONS = 20, 60
 
 
+@pytest.mark.slow
 def test_uniform_ranks_stay_in_the_band_at_its_level() -> None:
     rng = np.random.default_rng(1)
     sets = 300

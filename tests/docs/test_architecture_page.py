@@ -30,6 +30,7 @@ def test_every_room_stands_in_the_diagram_and_in_the_table(root: Path) -> None:
     assert named == rooms
 
 
+@pytest.mark.slow
 def test_rooms_cover_every_file(root: Path) -> None:
     """But for the package's own name and its entry: nothing is left out of the diagram."""
     package = root / "cm2pyro"

@@ -178,6 +178,7 @@ def settings(**note: Any) -> dict[str, Any]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["bert", "roberta", "distilbert"])
 @pytest.mark.parametrize("by", ["weights", "scratch", "lora"])
 def test_a_run_needs_nothing_but_its_folder(tmp_path: Path, folders: dict[str, Path], family: str, by: str) -> None:

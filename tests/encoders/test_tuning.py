@@ -66,6 +66,7 @@ def test_frozen_trains_nothing() -> None:
     assert not encoder({"pixels": pictures(2)}).requires_grad
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "number", "blocks"),
     [

@@ -86,6 +86,7 @@ def test_grey_pictures_fill_the_three_channels() -> None:
     assert encoder({"pixels": x}).equal(encoder({"pixels": x.expand(-1, 3, -1, -1)}))
 
 
+@pytest.mark.slow
 def test_inception_gets_the_levels_that_its_weights_expect() -> None:
     """Pretrained Inceptions were trained on levels from −1 to 1; from ImageNet's standardisation the network itself goes there."""
     for name in ("googlenet", "inception_v3"):
@@ -152,6 +153,7 @@ class Evil:
         return (Path.touch, (Path("evil"),))
 
 
+@pytest.mark.slow
 def test_wrong_weights_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     state = torchvision.models.resnet34(weights=None).state_dict()

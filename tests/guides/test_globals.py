@@ -98,6 +98,7 @@ def test_globals_and_head_share_a_trace(name: str) -> None:
         assert any(bool(p.grad.abs().sum() > 0) for p in one.parameters())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["normal", "lowrank", "fullrank", "flow"])
 def test_the_density_of_a_draw_is_that_of_the_guide(name: str) -> None:
     """Changes of variables included: E_q[p(v) / q(v)] = 1 for a normalised p that q covers."""
@@ -120,6 +121,7 @@ def test_the_density_of_a_draw_is_that_of_the_guide(name: str) -> None:
     assert float(weights.mean()) == pytest.approx(1, abs=5 * error)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("cls", "joint"), [(NormalGuide, False), (LowRankGuide, True), (FullRankGuide, True), (FlowGuide, True)])
 def test_a_correlated_normal_is_recovered_where_the_guide_can(cls: type[GlobalGuide], joint: bool) -> None:
     torch.manual_seed(0)

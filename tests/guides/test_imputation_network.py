@@ -146,6 +146,7 @@ def test_the_elbo_trains_it_where_something_is_missing(pattern: str) -> None:
     assert {id(p) for p in made.guide.treat.parameters() if p.dim() > 1} <= {id(p) for p in made.regularised()}
 
 
+@pytest.mark.slow
 def test_it_learns_the_posterior_of_a_gaussian_prior() -> None:
     """Given latents, one component, no outcome to speak of: the best Normal for a missing latent is the exact conditional."""
     torch.manual_seed(0)

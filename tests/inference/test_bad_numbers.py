@@ -132,6 +132,7 @@ def test_a_parameter_that_is_not_finite_reaches_no_checkpoint(tmp_path: Path, mo
         CM2.from_config(settings(fit={"epochs": 2})).fit(TABLE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_validation_loss_that_is_not_finite_is_never_the_best(value: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plain, calls = fit.validate, [0]

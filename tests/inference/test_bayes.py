@@ -75,6 +75,7 @@ def test_predictions_are_the_same_after_a_load(table: pd.DataFrame, fitted: tupl
     pd.testing.assert_frame_equal(CM2.load(tmp_path / "again").predict(table, draws=40), expected)
 
 
+@pytest.mark.slow
 def test_predictions_are_means_over_the_chains(table: pd.DataFrame, fitted: tuple[CM2, Path]) -> None:
     """Of rows with nothing missing and given latents the prediction is the mean over draws of the head, by hand."""
     model, _ = fitted
@@ -93,6 +94,7 @@ def test_predictions_are_means_over_the_chains(table: pd.DataFrame, fitted: tupl
     np.testing.assert_allclose(found["sd"], p.std(0), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_resuming_samples_again_what_was_cut(table: pd.DataFrame, tmp_path: Path) -> None:
     asked = config(guide={"globals": "nuts"}, nuts={"chains": 1, "warmup": 5, "draws": 2}, prior={"components": 1})
     model = CM2.from_config(asked).fit(table)
@@ -115,6 +117,7 @@ def test_a_new_fit_leaves_no_chains_behind(table: pd.DataFrame, fitted: tuple[CM
     assert not list((tmp_path / "run").rglob("chains*"))
 
 
+@pytest.mark.slow
 def test_members_have_chains_of_their_own(table: pd.DataFrame, tmp_path: Path) -> None:
     asked = config(
         guide={"globals": "nuts"}, nuts={"chains": 1, "warmup": 5, "draws": 2}, prior={"components": 1}, fit={"ensemble": 2, "epochs": 1}
@@ -128,6 +131,7 @@ def test_members_have_chains_of_their_own(table: pd.DataFrame, tmp_path: Path) -
     pd.testing.assert_frame_equal(loaded.predict(table, draws=10), model.predict(table, draws=10))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["delta", "normal", "lowrank", "flow"])
 @pytest.mark.parametrize("ensemble", [1, 2])
 def test_heads_with_priors_predict(table: pd.DataFrame, tmp_path: Path, kind: str, ensemble: int) -> None:
@@ -145,6 +149,7 @@ def test_heads_with_priors_predict(table: pd.DataFrame, tmp_path: Path, kind: st
     assert (sd < 1e-6).all() if kind == "delta" else (sd > 1e-4).all()
 
 
+@pytest.mark.slow
 def test_resuming_a_fit_with_a_head(table: pd.DataFrame, tmp_path: Path) -> None:
     asked = {"guide": {"globals": "flow"}, "priors": HEAD}
     whole = CM2.from_config(config(**asked)).fit(table)

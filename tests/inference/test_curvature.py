@@ -29,6 +29,7 @@ def central(f: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor, step: fl
     return torch.stack([(f(x + step * e) - f(x - step * e)) / (2 * step) for e in torch.eye(len(x), dtype=x.dtype)], 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("family", "options"),
     [

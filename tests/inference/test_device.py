@@ -63,6 +63,7 @@ def test_a_deterministic_fit_sets_what_it_needs_and_restores_it(monkeypatch: pyt
     assert flags() == before
 
 
+@pytest.mark.slow
 def test_two_deterministic_fits_are_the_same_bits(tmp_path: Path) -> None:
     for name in "ab":
         torch.manual_seed(ord(name))  # what came before does not count
@@ -112,6 +113,7 @@ class Sums(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("family", "of_globals"), [("gaussian", "delta"), ("student_t", "normal"), ("clayton", "normal"), ("gaussian", "flow")]
 )
@@ -148,6 +150,7 @@ def without_dropout() -> Program:
     return program("gaussian", modalities=encoders)
 
 
+@pytest.mark.slow
 def test_compiled_encoders_keep_names_and_numbers_and_are_compiled_once() -> None:
     """Batches of many sizes, of which ever other numbers of rows have a modality, share a program."""
     plain, compiled, compiler = without_dropout(), without_dropout(), Compiler()

@@ -46,6 +46,7 @@ def fitted(table: pd.DataFrame, tmp_path_factory: pytest.TempPathFactory) -> tup
     return CM2.from_config(config(ensemble=3)).fit(table, out=run), run
 
 
+@pytest.mark.slow
 def test_a_member_is_the_fit_of_its_seed(table: pd.DataFrame, fitted: tuple[CM2, Path]) -> None:
     ensemble, _ = fitted
     assert len(ensemble.programs) == 3
@@ -77,6 +78,7 @@ def test_save_and_load(table: pd.DataFrame, fitted: tuple[CM2, Path], tmp_path: 
     assert (run / "members" / "3" / "metrics.jsonl").is_file()
 
 
+@pytest.mark.slow
 def test_a_cut_ensemble_predicts_with_what_it_has_and_goes_on(table: pd.DataFrame, fitted: tuple[CM2, Path], tmp_path: Path) -> None:
     ensemble, _ = fitted
     seen = []

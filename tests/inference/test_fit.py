@@ -41,6 +41,7 @@ def test_a_prediction_does_not_depend_on_the_other_rows(table: pd.DataFrame) -> 
         assert alone.loc["s7", name] == pytest.approx(together.loc["s7", name], abs=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes", [{}, {"guide": {"local": "delta"}, "fit": {"ema": 0.9, "modality_dropout": 0.3, "schedule": "cosine", "warmup": 3}}]
 )
@@ -61,6 +62,7 @@ def test_a_resumed_fit_ends_where_an_undisturbed_one_does(tmp_path: Path, table:
     ]
 
 
+@pytest.mark.slow
 def test_resume_refuses_another_config_or_other_data_and_takes_more_epochs(tmp_path: Path, table: pd.DataFrame) -> None:
     run = tmp_path / "run"
     CM2.from_config(small()).fit(table, out=run)
@@ -73,6 +75,7 @@ def test_resume_refuses_another_config_or_other_data_and_takes_more_epochs(tmp_p
     assert yaml.safe_load((run / "config.yaml").read_text())["fit"]["epochs"] == 5
 
 
+@pytest.mark.slow
 def test_a_module_given_from_python_is_an_encoder(tmp_path: Path, table: pd.DataFrame) -> None:
     def net() -> torch.nn.Module:
         return torch.nn.Sequential(torch.nn.Linear(2, 5), torch.nn.Tanh())
@@ -105,6 +108,7 @@ def test_a_run_folder_holds_what_the_interface_says(tmp_path: Path, table: pd.Da
     assert not list(run.rglob("*.pt"))
 
 
+@pytest.mark.slow
 def test_early_stopping_keeps_the_best_epoch(table: pd.DataFrame) -> None:
     fitted = CM2.from_config(small(fit={"epochs": 60, "patience": 2, "lr": 0.05})).fit(table)
     losses = [record["val_log_loss"] for record in fitted.history]
@@ -173,6 +177,7 @@ def test_a_loss_that_is_not_finite_stops_the_fit(table: pd.DataFrame) -> None:
         CM2.from_config(small(fit={"lr": 1e30, "clip": 1e30})).fit(table)
 
 
+@pytest.mark.slow
 def test_modalities_may_have_the_names_of_methods(table: pd.DataFrame) -> None:
     data = table.rename(columns={"m0": "keys", "m1": "type", "m2": "forward"})
     config = small()
@@ -180,6 +185,7 @@ def test_modalities_may_have_the_names_of_methods(table: pd.DataFrame) -> None:
     assert len(CM2.from_config(config).fit(data).predict(data)) == len(data)
 
 
+@pytest.mark.slow
 def test_multiclass(tmp_path: Path, table: pd.DataFrame) -> None:
     random = np.random.default_rng(0)
     data = table.assign(label=random.choice(["low", "mid", "high"], len(table)))
@@ -190,6 +196,7 @@ def test_multiclass(tmp_path: Path, table: pd.DataFrame) -> None:
     assert fitted.evaluate(data, bootstrap=10).metrics["auroc"]["value"] is not None
 
 
+@pytest.mark.slow
 def test_predict_without_labels_splits_and_a_modality(table: pd.DataFrame) -> None:
     fitted = CM2.from_config(small()).fit(table)
     frame = fitted.predict(table[["sample_id", "m0", "m1"]])

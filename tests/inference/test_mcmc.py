@@ -83,6 +83,7 @@ def test_extra_is_added_as_it_is() -> None:
     torch.testing.assert_close(plain(x) - with_extra(x), values["head"].sum() * values["locs"].sum())
 
 
+@pytest.mark.slow
 def test_locations_match_the_conjugate_posterior() -> None:
     """K = 1, scales and correlation known: locs given z are normal, and correlated since the latents are."""
     structure = MixtureStructure(2, 1, 1)
@@ -155,6 +156,7 @@ def drawn(potential: Potential, start: dict[str, Tensor], seed: int, **more: int
     return sample_chains(potential, start, **({"chains": 2, "warmup": 10, "draws": 5} | more), seed=seed)
 
 
+@pytest.mark.slow
 def test_seeds_reproduce_and_chains_differ() -> None:
     potential, start = small()
     torch.manual_seed(7)

@@ -81,6 +81,7 @@ def table() -> pd.DataFrame:
     return manifest(z, random.random((120, 3)) < 0.7, 1)
 
 
+@pytest.mark.slow
 def test_a_fit_keeps_its_mixture_and_resumes_exactly(table: pd.DataFrame, tmp_path: Path) -> None:
     config = small(fit={"warmup": 2, "ema": 0.9})
     whole = CM2.from_config(config, overrides=("fit.epochs=4",)).fit(table, tmp_path / "whole")
@@ -100,6 +101,7 @@ def test_a_fit_keeps_its_mixture_and_resumes_exactly(table: pd.DataFrame, tmp_pa
     assert same(CM2.load(tmp_path / "saved").snapshots.values, loaded[0])
 
 
+@pytest.mark.slow
 def test_runs_without_the_file(table: pd.DataFrame, tmp_path: Path) -> None:
     config = small(fit={"ensemble": 2})
     CM2.from_config(config, overrides=("fit.epochs=1",)).fit(table, tmp_path / "run")

@@ -86,6 +86,7 @@ def test_warnings_name_what_is_wrong_and_only_that() -> None:
     assert monitor.warnings(config(guide={"local": "delta"}), 9, state(), {"a": 0.0, "b": 0.0}, None) == {}
 
 
+@pytest.mark.slow
 def test_effective_components_are_counted_by_health() -> None:
     """Three clusters of shares 0.5, 0.3, 0.2 that every modality shows: exp(entropy) of the shares; one cluster: 1."""
     n = 600

@@ -127,6 +127,7 @@ def test_closed_form(encoder: str) -> None:
     assert found.missing[0] == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["members", "posterior"])
 def test_members_and_global_sites(kind: str) -> None:
     """Given each mixture everything is exact; its draws are those that the prediction is made of."""
@@ -158,6 +159,7 @@ def test_members_and_global_sites(kind: str) -> None:
         assert found.globals[5] > 0.05 * found.total[5]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("task", "treatment"), [("binary", "conditional"), ("binary", "marginal"), ("multiclass", "conditional"), ("multilabel", "conditional")]
 )

@@ -204,6 +204,7 @@ def test_the_scale_has_a_floor_and_a_copied_feature_a_highest_density() -> None:
     assert not one.target(torch.full((4, 1), 1e7)).any()
 
 
+@pytest.mark.slow
 def test_none_leaves_a_fit_as_it_was_and_only_names_some() -> None:
     assert program(decoders={"kind": "none"}).model.decoders.names == ()
     some = program(decoders={"kind": "normal", "only": ["lab"]})
@@ -274,6 +275,7 @@ def test_a_run_keeps_decoders_and_imputation_network_and_resumes(tmp_path: Path)
     assert "features" in longer.history[-1]
 
 
+@pytest.mark.slow
 def test_fifty_labels_among_two_thousand_rows() -> None:
     said: list[str] = []
     fitted = CM2.from_config(small(epochs=2, batch_size=40), say=said.append).fit(table(2000, 50))

@@ -14,6 +14,7 @@ from tests.inference.fits import settings
 SHIPPED = {"ablations": 13, "components": 6, "family": 7, "lambda": 7, "missing": 15}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("base", ["simulated", "physionet2012", "mimic4"])
 @pytest.mark.parametrize("name", SHIPPED)
 def test_shipped_ones_go_with_simulated_physionet_and_mimic(name: str, base: str, root: Path) -> None:

@@ -31,6 +31,7 @@ def test_each_ends_for_itself(tmp_path: Path) -> None:
     assert "JE_ARROW_MALLOC_CONF" not in os.environ
 
 
+@pytest.mark.slow
 def test_no_more_at_a_time_than_asked_for(tmp_path: Path) -> None:
     run(tmp_path, ["a", "b", "c"], 1)
     times = [float((tmp_path / f"{what}_{name}").read_text()) for name in "abc" for what in ("began", "ended")]

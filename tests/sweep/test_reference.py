@@ -81,6 +81,7 @@ def test_a_file(tmp_path: Path) -> None:
         read(path)
 
 
+@pytest.mark.slow
 def test_the_papers_numbers_all_find_their_place() -> None:
     """Each stands beside some shipped experiment on the config that it names, once."""
     experiments = shipped.folder() / "experiments"

@@ -49,6 +49,7 @@ def test_it_learns_and_goes_on_where_it_was(tmp_path: Path) -> None:
     assert [entry.setting for entry in first + rest] == [entry.setting for entry in whole]
 
 
+@pytest.mark.slow
 def test_two_work_on_one_study(tmp_path: Path) -> None:
     one, other = (Study(AXES, storage(tmp_path), "s", 0, 6) for _ in range(2))
     mine = [*go_on(one, 2)]

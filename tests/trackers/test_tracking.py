@@ -142,6 +142,7 @@ def test_a_tracker_that_broke_hears_the_rest_on_resume(tmp_path: Path) -> None:
     assert [heard[0] for heard in mine.heard if isinstance(heard, tuple)] == [1, 2, 3]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("content", ["", "[]", '{"id": 3}', '{"id": "a", "told": ["x"]}', '{"id": "a", "told": 4}'])
 def test_a_damaged_note_of_where_it_stood_begins_anew(content: str, tmp_path: Path) -> None:
     mine = Kept()

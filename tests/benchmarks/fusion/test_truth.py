@@ -31,12 +31,14 @@ def log_loss(p: np.ndarray, y: np.ndarray) -> np.ndarray:
     return -np.log(np.where(y == 1, p, 1 - p))
 
 
+@pytest.mark.slow
 def test_with_everything_known_it_is_the_probability_that_drew_the_outcome(simulated: Fold) -> None:
     p = fit_method("truth", simulated, 0)(simulated.test.observed.numpy())
     latents = pd.read_parquet(Path(simulated.testing.root) / "latents.parquet").set_index("sample_id")
     np.testing.assert_allclose(p, latents.loc[list(simulated.testing.ids), "probability"], rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_with_less_it_is_the_mean_over_what_is_not_known(simulated: Fold) -> None:
     predict, seen = fit_method("truth", simulated, 0), simulated.test.observed.numpy()
     p, q = predict(seen), predict(seen & [False, True, False])

@@ -187,6 +187,7 @@ def test_notes_come_by_sample_and_time_and_then_as_in_the_table(tmp_path: Path) 
     assert [text for _, _, text in found] == ["a", "b", "c", "d", "e"]
 
 
+@pytest.mark.slow
 def test_a_table_of_several_blocks_with_notes_across_their_borders(tmp_path: Path) -> None:
     filler = ('many lines, "quoted"\n' * 5_000).strip()  # 100 kB a note, 40 MB in all
     rows = [

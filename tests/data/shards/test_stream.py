@@ -75,6 +75,7 @@ def test_one_shard_teaches_the_same_bits(shard: Make, held: tuple[Preparation, D
     assert rows.unlabelled() == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [40, 5])
 def test_many_shards_teach_the_same_numbers(shard: Make, held: tuple[Preparation, Dataset], size: int) -> None:
     preparation, rows = stream(shard(size))
@@ -116,6 +117,7 @@ def test_a_sample_is_the_smallest_keys_however_the_rows_are_divided() -> None:
 # --- batches ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_rows_that_fit_a_window_come_in_the_order_of_memory(shard: Make, held: tuple[Preparation, Dataset]) -> None:
     _, rows = stream(shard(13))
     rows = StreamedDataset(rows.source, rows.parts, held[0])
@@ -136,6 +138,7 @@ def order(rows: StreamedDataset, seed: int, size: int = 16, **more: int) -> list
     return [batch.rows.tolist() for batch in rows.batches(size, torch.Generator().manual_seed(seed), **more)]
 
 
+@pytest.mark.slow
 def test_windows_give_every_row_once_in_whole_batches(shard: Make, held: tuple[Preparation, Dataset]) -> None:
     rows = windowed(shard(7))
     n = len(rows)
@@ -163,6 +166,7 @@ def test_skipping_batches_gives_the_same_rest_and_reads_no_window_before_it(shar
     assert len(loaded) < len(rows.parts) / 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("world", [2, 3, 5])
 def test_ranks_share_the_shards_and_give_equally_many_batches(shard: Make, world: int) -> None:
     rows = windowed(shard(17))
@@ -178,6 +182,7 @@ def test_ranks_share_the_shards_and_give_equally_many_batches(shard: Make, world
             assert order(rows, 4, size=8, rank=rank, world=world, skip=skip) == found[rank][skip:]
 
 
+@pytest.mark.slow
 def test_shares_of_ranks_have_the_same_sizes(shard: Make) -> None:
     """Whatever rows each reads again: what is drawn for a whole batch is divided by place."""
     rows = windowed(shard(17))
@@ -194,6 +199,7 @@ def test_more_ranks_than_shards_are_refused(shard: Make) -> None:
         order(windowed(shard(1000)), 0, rank=0, world=2)
 
 
+@pytest.mark.slow
 def test_a_fault_in_a_shard_reaches_the_loop(shard: Make) -> None:
     rows = windowed(shard(7))
     victim = rows.source.folder / rows.parts[-1].shard.name / "manifest.parquet"
@@ -205,6 +211,7 @@ def test_a_fault_in_a_shard_reaches_the_loop(shard: Make) -> None:
 # --- what is held -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_pilot_is_all_rows_or_a_bounded_sample(shard: Make, held: tuple[Preparation, Dataset], monkeypatch: pytest.MonkeyPatch) -> None:
     preparation, rows = stream(shard(7))
     assert rows.pilot.ids == held[1].ids
@@ -226,6 +233,7 @@ def test_a_sample_by_subject_takes_all_rows_of_each(shard: Make, folder: Path) -
     assert chosen(source, parts, 120) == tuple(parts)
 
 
+@pytest.mark.slow
 def test_held_out_subjects(shard: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     from cm2pyro.data.shards import learn as module
 

@@ -34,6 +34,7 @@ def test_density_is_the_weighted_sum_also_of_a_subset(M: int) -> None:
     torch.testing.assert_close(p.log_prob(torch.where(observed, s, torch.nan), observed), expected)
 
 
+@pytest.mark.slow
 def test_draws_have_the_mixtures_law_and_keep_what_is_given() -> None:
     """Joint draws, some hidden and drawn again, through the Rosenblatt transform: uniform and independent."""
     p, n = mixture(3), 3000
@@ -50,6 +51,7 @@ def test_draws_have_the_mixtures_law_and_keep_what_is_given() -> None:
             assert abs(stats.kendalltau(pit[a], pit[b]).statistic) < 5 * math.sqrt(4 / (9 * n))
 
 
+@pytest.mark.slow
 def test_tau_is_that_of_draws() -> None:
     p, n = mixture(3), 4000
     torch.manual_seed(1)
@@ -62,6 +64,7 @@ def test_tau_is_that_of_draws() -> None:
     assert float(alone.tau()[0, 1]) == pytest.approx(0.9, abs=1e-3)
 
 
+@pytest.mark.slow
 def test_draws_carry_exact_derivatives_to_weights_parameters_and_what_is_given() -> None:
     s, noise, observed = scores(5, 3), scores(5, 3) / 1.5, torch.tensor([True, True, False])
 
@@ -82,6 +85,7 @@ def test_draws_carry_exact_derivatives_to_weights_parameters_and_what_is_given()
             torch.testing.assert_close(got[i].reshape(-1)[j], (ends[0] - ends[1]) / (2 * step), atol=1e-6, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_one_copula_per_dimension() -> None:
     p, s = mixture(3, D=4), scores(6, 4, 3)
     assert p.batch_shape == (4,)

@@ -57,6 +57,7 @@ def test_derivative_of_the_generated_distribution_function(copula: Callable[...,
     torch.testing.assert_close(c.log_prob(torch.special.ndtri(u)).exp(), mixed_derivative(C, each), rtol=1e-8, atol=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("M", [2, 3, 4])
 def test_derivative_of_log_cdf(copula: Callable[..., Copula], M: int) -> None:
     """∂^M C / ∂s_1 … ∂s_M = c φ(s_1) … φ(s_M) for every family that has `log_cdf`, |s| below 1.7."""
@@ -167,6 +168,7 @@ def test_archimedean_density_far_out_against_sixty_digits(copula: Callable[..., 
         assert_near(c.log_prob(torch.tensor(rows, dtype=DOUBLE)), [reference(family, s, float(c.theta)) for s in rows])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", GENERATORS)
 def test_log_cdf_against_sixty_digits(copula: Callable[..., Copula], family: str) -> None:
     """log psi(Σ t), down to C = Φ(−40), which is 1e-350: Joe's is one less something, so more digits."""

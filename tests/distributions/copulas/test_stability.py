@@ -76,6 +76,7 @@ def test_corners_of_student_t(copula: Callable[..., Copula], df: float) -> None:
         check_finite(copula("student_t", M, 0.9, SINGLE, df=df), corners(M, SINGLE), seed=0)
 
 
+@pytest.mark.slow
 @settings(max_examples=4, deadline=None, derandomize=True)
 @given(data=st.data())
 def test_anything_is_finite(small_of: Callable[..., Copula], data: Any) -> None:
