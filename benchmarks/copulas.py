@@ -99,7 +99,7 @@ def mixture(family: str, M: int, K: int, D: int, B: int) -> Callable[[], None]:
     if fixed is None:
         leaf = (copula.scale_tril if hasattr(copula, "scale_tril") else copula.theta).detach().requires_grad_()
         leaves.append(leaf)
-        copula = copula._with(leaf) if hasattr(copula, "scale_tril") else copula._like(leaf, M)
+        copula = copula._with(leaf) if hasattr(copula, "scale_tril") else copula._with(leaf, tuple(range(M)))
 
     def step() -> None:
         for x in leaves:

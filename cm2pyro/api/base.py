@@ -83,7 +83,9 @@ class Base:
             try:
                 return cls(Config.from_file(config, overrides), say, encoders, priors)
             except ConfigError as error:  # what is found when encoders and priors are made does not know the file
-                raise error if str(config) in str(error) else type(error)(f"{config}: {error}") from error
+                if str(config) in str(error):
+                    raise
+                raise type(error)(f"{config}: {error}") from error
         return cls(config, say, encoders, priors)
 
     @property

@@ -88,14 +88,15 @@ def sweep(
                 f"{experiment.conditions[0]}: changes by what settings are judged, so no search can be guided; give it with --set"
             )
         url = storage or f"sqlite:///{Path(out).resolve() / STUDY}"
-        propose = partial(Study, experiment.axes, url, study_name(experiment, data), seed, trials)
+        propose = partial(Study, experiment.axes, url, study_name(experiment, found.digests), seed, trials)
     else:
         settings = list(space.every(experiment.axes) if trials is None else space.drawn(experiment.axes, seed, trials))
     results = found.run(settings, propose, resume, overwrite)
     for line in [*results.lines(), *results.failures()]:
         say(line)
     if len(settings or ()) > 1 and len(experiment.seeds) == 1:
-        click.echo("one seed: how much of a difference is the seed's cannot be told; --resume --seeds 0,1,2 adds two more")
+        three = ",".join(str(experiment.seeds[0] + i) for i in range(3))
+        click.echo(f"one seed: how much of a difference is the seed's cannot be told; --resume --seeds {three} adds two more")
     if not results.chosen:
         raise DataError(f"{out}: no setting was fitted with every seed, so none is chosen; {RESULTS} says why; mend that, then --resume")
     best = f"{BEST}, "

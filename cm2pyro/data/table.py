@@ -103,7 +103,7 @@ def _plain(value: Any) -> str:
     return str(value)
 
 
-NO_CLOCK = "hours count from the start of the stay, as 6.5: subtract its date and time"  # what to do about a clock time
+NO_CLOCK = "hours count from the start of the stay, as 6.5; from a clock time subtract that of the start"  # what to do about a clock time
 
 
 def parse_numbers(cells: pd.Series) -> tuple[NDArray[np.float64], NDArray[np.int64]]:

@@ -27,25 +27,37 @@ def check_rows(data: str, experiment: Experiment, test: bool) -> None:
         raise DataError(f"{data}: --evaluate test: no row has split 'test', expected some; mark them, or leave it out")
 
 
-def digest(data: str, experiment: Experiment) -> str:
-    """SHA-256 of the manifest and of the tables beside it that any setting reads, or of the index of shards; files of cells do not count.
+def digests(data: str, experiment: Experiment) -> dict[str, str]:
+    """Name -> SHA-256: of the manifest, '', and of the tables beside it that any setting reads; or of the index of shards.
+
+    Tables that are not there do not count, since a fit says what they should be; nor do files that cells name.
 
     Raises:
         DataError: one of them cannot be read.
     """
-    path = Path(data) / INDEX if is_shards(data) else Path(data)
-    found = hashlib.sha256()
-    for place in (path, *(() if is_shards(data) else _tables(path, experiment))):
-        try:
-            with open_regular(place) as opened:
-                while block := opened.read(1 << 20):
-                    found.update(block)
-        except OSError as error:
-            raise DataError(f"{place}: cannot be read ({error.strerror}); name a manifest, or a folder of shards") from error
-    return found.hexdigest()
-
-
-def _tables(manifest: Path, experiment: Experiment) -> list[Path]:
-    """Those that are there; a fit says of the others what they should be."""
+    if is_shards(data):
+        return {"": _sha256(Path(data) / INDEX)}
     names = {name for setting in corners(experiment.axes) for name in experiment.config(setting).tables()}
-    return [path for name in sorted(names) if (path := manifest.parent / name).is_file()]
+    tables = {name: Path(data).parent / name for name in sorted(names)}
+    return {"": _sha256(Path(data))} | {name: _sha256(path) for name, path in tables.items() if path.is_file()}
+
+
+def changed(data: str, before: object, now: dict[str, str]) -> Path | None:
+    """The first file that is not what it was; new ones may have come. before: `digests` as they were kept, or anything."""
+    if not isinstance(before, dict):
+        return Path(data)
+    differs = next((name for name, digest in now.items() if before.get(name, digest if name else None) != digest), None)
+    if differs is None:
+        return None
+    return Path(data).parent / differs if differs else Path(data)
+
+
+def _sha256(path: Path) -> str:
+    found = hashlib.sha256()
+    try:
+        with open_regular(path) as opened:
+            while block := opened.read(1 << 20):
+                found.update(block)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}); name a manifest, or a folder of shards") from error
+    return found.hexdigest()

@@ -159,7 +159,8 @@ def _panel(axes: Axes, results: Results, metric: str, axis: Axis, named: bool) -
 def _publish(axes: Axes, scale: _Scale, key: str, reference: Reference, metric: str, place: int) -> None:
     """Published numbers: marks at the values they are for, a line where they are for a study as a whole."""
     points = [point for point in reference.points if metric in point.values]
-    known = [(scale.place[as_text(point.at[key])], point.values[metric]) for point in points if as_text(point.at.get(key)) in scale.place]
+    precise = [(as_text(point.at[key]), point.values[metric]) for point in points if key in point.at]
+    known = [(scale.place[text], value) for text, value in precise if text in scale.place]
     if known:
         axes.plot(*_across(scale, *np.transpose(known)), "Dd"[place % 2], color=GREY, ms=6, mfc="none", label=reference.source)
     for point in points:

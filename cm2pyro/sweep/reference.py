@@ -86,7 +86,8 @@ def beside(references: Sequence[Reference], base: str, config: Config, axes: Seq
     Raises:
         ConfigError: a metric that the task does not have, or one without its split.
     """
-    label = config.task.columns[0] if len(config.task.columns) == 1 else None
+    alone = len(config.task.columns) == 1 and not any(axis.key.startswith("task") for axis in axes)
+    label = config.task.columns[0] if alone else None
     found = [one._of(axes) for one in references if (not one.bases or base in one.bases) and one.label in (None, label)]
     kept = [one for one in found if one is not None]
     for one in kept:

@@ -15,7 +15,7 @@ from cm2pyro.errors import CheckpointError, ConfigError, DataError
 from cm2pyro.files import check_out_folder, write_text
 from cm2pyro.inference.run import LOCK, locked, read_json
 from cm2pyro.sweep import metrics
-from cm2pyro.sweep.data import check_rows, digest
+from cm2pyro.sweep.data import changed, check_rows, digests
 from cm2pyro.sweep.experiment import Experiment
 from cm2pyro.sweep.plots import draw
 from cm2pyro.sweep.processes import Processes
@@ -53,7 +53,7 @@ class Sweep:
 
     def __init__(self, experiment: Experiment, data: str, out: str | Path, resources: Resources, say: Say, test: bool = False) -> None:
         self.experiment, self.data, self.out, self.resources, self.say, self.test = experiment, data, Path(out), resources, say, test
-        self.digest = digest(data, experiment)
+        self.digests = digests(data, experiment)
         self.entries: list[Entry] = []
         self._names: dict[str, str] = {}  # digest of a config -> name of its trial
         self._earlier: dict[str, Any] = {}  # sweep.json as it was
@@ -70,10 +70,9 @@ class Sweep:
             if not (self.out / SWEEP).is_file():
                 raise CheckpointError(f"{self.out}: holds no sweep to resume ({SWEEP} is not there); run it without --resume")
             self._earlier = read_json(self.out / SWEEP)
-            if self._earlier.get("data_sha256") != self.digest:
-                raise DataError(
-                    f"--resume: {self.data} or a table beside it is not what the sweep in {self.out} was run on; give that, or start anew"
-                )
+            other = changed(self.data, self._earlier.get("data_sha256"), self.digests)
+            if other is not None:
+                raise DataError(f"--resume: {other} is not what the sweep in {self.out} was run on; give that, or start anew")
             self._names = self._earlier.get("trials", {})
             if not isinstance(self._names, dict) or not all(re.fullmatch(r"\d{4,}", str(name)) for name in self._names.values()):
                 raise CheckpointError(
@@ -243,7 +242,7 @@ class Sweep:
             "experiment": experiment.title,
             "config": experiment.name,
             "data": self.data,
-            "data_sha256": self.digest,
+            "data_sha256": self.digests,
             "axes": [asdict(axis) for axis in experiment.axes],
             "seeds": list(experiment.seeds),
             "metric": experiment.metric,
@@ -271,9 +270,9 @@ class Sweep:
         return results
 
 
-def study_name(experiment: Experiment, data: str) -> str:
+def study_name(experiment: Experiment, digests: dict[str, str]) -> str:
     """The same question on the same data is the same study, wherever it is asked."""
-    asked = [experiment.base, [asdict(axis) for axis in experiment.axes], experiment.seeds, experiment.metric, digest(data, experiment)]
+    asked = [experiment.base, [asdict(axis) for axis in experiment.axes], experiment.seeds, experiment.metric, digests]
     return f"cm2pyro-{hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:12]}"
 
 

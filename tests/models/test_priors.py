@@ -6,6 +6,7 @@ import torch
 from torch.distributions import biject_to
 
 from cm2pyro.config import Config, Priors
+from cm2pyro.distributions.copulas.frank import SymmetricBeta
 from cm2pyro.distributions.floored import Floored
 from cm2pyro.distributions.structure import MixtureStructure
 from cm2pyro.errors import ConfigError
@@ -262,3 +263,9 @@ def test_a_prior_of_the_head_is_checked_with_the_config() -> None:
     check_model(Config.from_dict(raw), {"head": lambda shape: dist.Normal(torch.zeros(3, 4), 1.0)})
     check_model(Config.from_dict(binary), {"head": dist.Normal(0.0, 1.0)})
     assert torch.equal(state, torch.get_rng_state())
+
+
+def test_a_symmetric_beta_of_a_number_is_that_of_a_tensor() -> None:
+    x = torch.tensor([-0.5, 0.0, 0.9])
+    assert torch.equal(SymmetricBeta(5.0).log_prob(x), SymmetricBeta(torch.tensor(5.0)).log_prob(x))
+    assert torch.allclose(SymmetricBeta(1.0).log_prob(x), torch.tensor(0.5).log())  # uniform on (-1, 1)

@@ -4,7 +4,7 @@ import pytest
 import yaml
 
 from cm2pyro.errors import DataError
-from cm2pyro.sweep.data import digest
+from cm2pyro.sweep.data import changed, digests
 from cm2pyro.sweep.experiment import Experiment
 from cm2pyro.sweep.space import Choice
 from tests.inference.fits import settings
@@ -20,14 +20,24 @@ def experiment(tmp_path: Path) -> Experiment:
     return Experiment.read(tmp_path / "config.yaml", axes=[Choice("modalities.m.table", ("a.csv", "b.csv", "absent.csv"))])
 
 
-@pytest.mark.parametrize(("changed", "differs"), [("manifest", True), ("a", True), ("b", True), ("of_nothing", False)])
-def test_other_data_have_another_digest(changed: str, differs: bool, experiment: Experiment, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("name", "differs"), [("manifest", True), ("a", True), ("b", True), ("of_nothing", False)])
+def test_what_has_changed(name: str, differs: bool, experiment: Experiment, tmp_path: Path) -> None:
     """Tables of every setting count, those that no modality reads do not."""
-    before = digest(str(tmp_path / "manifest.csv"), experiment)
-    (tmp_path / f"{changed}.csv").write_text("sample_id\n2\n")
-    assert (digest(str(tmp_path / "manifest.csv"), experiment) != before) is differs
+    data = tmp_path / "manifest.csv"
+    before = digests(str(data), experiment)
+    (tmp_path / f"{name}.csv").write_text("sample_id\n2\n")
+    assert changed(str(data), before, digests(str(data), experiment)) == (tmp_path / f"{name}.csv" if differs else None)
+
+
+def test_a_table_more_is_no_change_and_another_form_is_one(experiment: Experiment, tmp_path: Path) -> None:
+    data = str(tmp_path / "manifest.csv")
+    now = digests(data, experiment)
+    assert changed(data, {name: now[name] for name in ("", "a.csv")}, now) is None
+    assert changed(data, now, {name: now[name] for name in ("", "a.csv")}) is None
+    for kept in (None, "abc", {}, {"a.csv": now["a.csv"]}):
+        assert changed(data, kept, now) == tmp_path / "manifest.csv"
 
 
 def test_what_cannot_be_read_is_named(experiment: Experiment, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"none\.csv: cannot be read"):
-        digest(str(tmp_path / "none.csv"), experiment)
+        digests(str(tmp_path / "none.csv"), experiment)

@@ -58,6 +58,10 @@ def test_only_beside_its_own_bases_and_label(keys: dict[str, object], is_shown: 
     assert len(beside([of(ONE, **keys)], "base.yaml", CONFIG, (K,))) == is_shown
 
 
+def test_where_the_label_is_varied_none_is_the_one() -> None:
+    assert beside([of(WHOLE, label="death")], "base.yaml", CONFIG, (Choice("task.label", ("death", "stay")),)) == ()
+
+
 def test_of_several_labels_none_is_the_one() -> None:
     several = Config.from_dict({"task": {"type": "multilabel", "labels": ["death", "stay"]}, "modalities": {"a": MODALITY}}, "a test")
     assert beside([of(ONE, label="death")], "base.yaml", several, (K,)) == ()

@@ -123,6 +123,7 @@ FREE = Range("fit.lr", 1e-4, 0.1, log=True), Range("K", 1, 6, whole=True)
         ((NUMBERS,), 2, 1),
         ((WORDS,), 2, 1),
         ((WIDE,), 2, 1),
+        ((Choice("missingness.mask", (None, "mcar:0.3")),), 2, 1),
         ((NUMBERS, WORDS), 2, 2),
         ((NUMBERS, WORDS, WIDE), 3, 2),
         (FREE, 2, 2),

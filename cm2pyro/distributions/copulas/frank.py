@@ -168,9 +168,9 @@ class SymmetricBeta(dist.TransformedDistribution):
     arg_constraints = {"concentration": constraints.positive}  # noqa: RUF012
     support = constraints.interval(-1.0, 1.0)
 
-    def __init__(self, concentration: Tensor, validate_args: bool | None = None) -> None:
-        self.concentration = concentration
-        super().__init__(dist.Beta(concentration, concentration), [AffineTransform(-1.0, 2.0)], validate_args=validate_args)
+    def __init__(self, concentration: Tensor | float, validate_args: bool | None = None) -> None:
+        self.concentration = concentration if isinstance(concentration, Tensor) else torch.tensor(float(concentration))
+        super().__init__(dist.Beta(self.concentration, self.concentration), [AffineTransform(-1.0, 2.0)], validate_args=validate_args)
 
     def expand(self, batch_shape: torch.Size, _instance: object = None) -> "SymmetricBeta":
         return SymmetricBeta(self.concentration.expand(batch_shape), validate_args=False)
