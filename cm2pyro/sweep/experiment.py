@@ -87,6 +87,8 @@ class Experiment:
         """
         path = Path(path)
         mapping = read_mapping(path)
+        if set(mapping) == {"reference"}:
+            raise ConfigError(f"{path}: holds published numbers alone, expected a config or an experiment; name one")
         if "experiment" in mapping:
             file = _checked(mapping, path)
             name = path.parent / file.base if base is None else Path(base)
@@ -113,7 +115,10 @@ class Experiment:
                 raise ConfigError(f"{path}: panels and labels: '{one_line(key, 60)}' is not varied; {nearest(key, varied)}")
         show = tuple(metrics.known(one, config.task.type, f"{path}: show") for one in file.show) or (metrics.bare(chosen),)
         axes = tuple(varied.values())
-        references = reference.beside(file.reference, name.name, config, axes)
+        try:
+            references = reference.beside(file.reference, name.name, config, axes)
+        except ConfigError as error:
+            raise ConfigError(f"{path}: {error}") from error
         found = cls(file.experiment, str(name), raw, axes, seeds, chosen, show, dict(file.labels), tuple(file.panels), references)
         for setting in corners(found.axes):
             found.config(setting)

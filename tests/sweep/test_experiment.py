@@ -98,6 +98,10 @@ def test_a_file_and_what_the_command_line_puts_over_it(folder: Path) -> None:
         ({"variants": {"a": {"base": "x"}}}, "the experiment has one"),
         ({"random": {"fit.lr": "1"}}, "expected low:high"),
         ({"grid": {"fit.lr": [1]}, "reference": [{"source": "A", "points": []}]}, "points"),
+        (
+            {"grid": {"fit.lr": [1]}, "reference": [{"source": "A", "points": [{"values": {"auroc": 1}}]}]},
+            r"experiment\.yaml: .*which rows",
+        ),
         ({"grid": {"fit.lr": [1]}, "reference": "none.yaml"}, "none.yaml: cannot be read"),
         ({"grid": {"fit.lr": [1]}, "reference": "config.yaml"}, r"config\.yaml: (reference|latent|task)"),
     ],
@@ -106,6 +110,11 @@ def test_refusals(keys: dict[str, Any], message: str, folder: Path) -> None:
     with pytest.raises(ConfigError, match=message) as refused:
         Experiment.read(write(folder, **keys))
     assert "\n" not in str(refused.value)
+
+
+def test_a_file_of_published_numbers_is_no_experiment(root: Path) -> None:
+    with pytest.raises(ConfigError, match=r"published\.yaml: holds published numbers alone"):
+        Experiment.read(root / "configs" / "experiments" / "published.yaml", axes=[Choice("fit.lr", (1,))])
 
 
 def test_refusals_of_the_command_line(folder: Path) -> None:
